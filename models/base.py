@@ -1,0 +1,26 @@
+"""The declarative base: names every constraint, so that migrations can change them on both databases."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from sqlalchemy import BigInteger, MetaData
+from sqlalchemy.orm import DeclarativeBase, mapped_column
+
+from models.types import id_type
+
+Id = Annotated[str, mapped_column(id_type())]
+Micros = Annotated[int, mapped_column(BigInteger)]
+"""Micro-credits."""
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
