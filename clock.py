@@ -37,3 +37,8 @@ def now() -> datetime:
     if moment.tzinfo is None:
         raise ClockError(f"CLOCK_FILE: the time in {_file} has no offset")
     return moment.astimezone(UTC)
+
+
+def rfc3339(moment: datetime) -> str:
+    """The moment in UTC as the API writes it: `2026-11-21T10:00:00Z`, with microseconds where there are some."""
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"

@@ -42,6 +42,7 @@ class Account(Base):
     name: Mapped[str] = mapped_column(String(200))
     email: Mapped[str | None] = mapped_column(String(254))
     status: Mapped[str] = mapped_column(String(20), default=AccountStatus.ACTIVE)
+    status_reason: Mapped[str | None] = mapped_column(String(500))
     subscription_id: Mapped[Id]
     plan: Mapped[str] = mapped_column(String(100))
     period_start: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -101,7 +101,8 @@ def price(
     """The price in micro-credits: the exact sum, rounded, then clamped to the rate's minimum and maximum.
 
     Inputs are non-negative, and present where `missing_inputs` asks for them; `actual_cost` and
-    `credit_value` (what one credit is worth) are in the major currency unit. Exact for inputs of up to 60 digits.
+    `credit_value` (what one credit is worth) are in the major currency unit. Exact for inputs of up to
+    60 digits.
     Raises ValueError when the price exceeds the largest amount of credits a request may name.
     """
     raw = _ZERO
@@ -145,7 +146,7 @@ def is_billed(rate: Rate | None, *, success: bool, retry: bool) -> bool:
 
 
 def parse_rate(name: str, value: str) -> Rate:
-    """The rate named `<operation>` or `<operation>@<model>`, or anything when the value has `op=` (and `model=`).
+    """The rate named `<operation>`, `<operation>@<model>`, or anything when the value has `op=` (and `model=`).
 
     A leading `rate:` in the name is allowed. Raises ValueError that says what is wrong.
     """

@@ -1,0 +1,73 @@
+"""The application, top to bottom: settings, extensions, pages and API, errors, commands."""
+
+from __future__ import annotations
+
+import sys
+
+from flask import Flask
+
+import cli
+import clock
+import database
+import extensions
+import log
+from blueprints import errors as error_pages
+from blueprints import filters, health, navigation, openapi, security, wire
+from blueprints.accounts import api as accounts_api
+from blueprints.auth import pages as auth_pages
+from blueprints.tokens import api as tokens_api
+from blueprints.tokens import pages as tokens_pages
+from blueprints.usage import api as usage_api
+from blueprints.usage import pages as usage_pages
+from settings import Settings, SettingsError
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """Build the app. Without `settings` they are read from the environment; a wrong one ends the process."""
+    settings = settings or _settings_or_exit()
+    app = Flask(__name__, instance_path=str(settings.instance_path))
+    configure(app, settings)
+    log.configure(settings)
+    clock.configure(settings.clock_file)
+
+    extensions.db.init_app(app)
+    extensions.migrate.init_app(app, extensions.db)
+    extensions.login_manager.init_app(app)
+    extensions.csrf.init_app(app)
+    extensions.bootstrap.init_app(app)
+    database.configure(app)
+
+    wire.register(app)
+    security.register(app)
+    filters.register(app)
+    navigation.register(app)
+    for module in (usage_api, accounts_api, tokens_api, openapi):
+        app.register_blueprint(module.blueprint)
+        extensions.csrf.exempt(module.blueprint)
+    for module in (auth_pages, usage_pages, tokens_pages, health):
+        app.register_blueprint(module.blueprint)
+    cli.register(app)
+    return app
+
+
+def configure(app: Flask, settings: Settings) -> None:
+    """Flask's own configuration, derived from ours."""
+    app.config.update(
+        SETTINGS=settings,
+        SECRET_KEY=settings.secret_key,
+        SQLALCHEMY_DATABASE_URI=settings.database_url,
+        SQLALCHEMY_ENGINE_OPTIONS=database.engine_options(settings.database_url, settings.web_threads),
+        SESSION_COOKIE_HTTPONLY=True,
+        SESSION_COOKIE_SAMESITE="Lax",
+        SESSION_COOKIE_SECURE=settings.public_url.startswith("https://"),
+        BOOTSTRAP_SERVE_LOCAL=True,
+        WTF_CSRF_TIME_LIMIT=None,
+    )
+
+
+def _settings_or_exit() -> Settings:
+    try:
+        return Settings.from_env()
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None

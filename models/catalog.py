@@ -1,0 +1,41 @@
+"""Every catalog that was ever in force, and how its source is doing."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import CheckConstraint, Integer, String, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.base import Base
+from models.types import UtcDateTime
+
+
+class CatalogVersion(Base):
+    """One catalog as its source told it. The newest is in force; usage records name the version they were priced by.
+
+    `content` is JSON: `{"product": {metadata}, "prices": [price objects]}`. `digest` is SHA-256 of that text.
+    """
+
+    __tablename__ = "catalog_versions"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    source: Mapped[str] = mapped_column(String(20))
+    digest: Mapped[str] = mapped_column(String(64))
+    content: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class CatalogState(Base):
+    """One row: when the source was last read well, and what is wrong with it since when. It is the lock of a sync."""
+
+    __tablename__ = "catalog_state"
+    __table_args__ = (
+        CheckConstraint("id = 1", name="single"),
+        CheckConstraint("(error IS NULL) = (error_since IS NULL)", name="error"),
+    )
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    synced_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    error: Mapped[str | None] = mapped_column(Text)
+    error_since: Mapped[datetime | None] = mapped_column(UtcDateTime)

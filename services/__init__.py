@@ -1,0 +1,1 @@
+"""The domain: plain functions, and the only code that commits."""

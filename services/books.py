@@ -1,0 +1,212 @@
+"""The books of one account while its row is locked: what it has, every way to change it, and the pending writes.
+
+A `Book` works in memory. `services.credits` loads books (one round trip), and writes what they collected (one more).
+Amounts are micro-credits; `change` is signed.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import ids
+from amounts import MAX_BALANCE
+from errors import ValidationError
+from models.account import Account, Subscription
+from models.credit import CapCounter, Hold, HoldState, Kind, LedgerEntry, Lot, Reason
+from models.token import Token
+from models.usage import UsageRecord
+from rows import Rows
+from services import waterfall
+from services.catalog import Catalog
+
+ACCOUNTS = Rows(Account)
+LOTS = Rows(Lot)
+ENTRIES = Rows(LedgerEntry)
+HOLDS = Rows(Hold)
+COUNTERS = Rows(CapCounter)
+RECORDS = Rows(UsageRecord)
+TOKENS = Rows(Token)
+SUBSCRIPTIONS = Rows(Subscription)
+
+Cause = tuple[str, str]
+"""Type and id of what caused an entry."""
+
+
+class Book:
+    """One account under its lock. Public attributes are rows; the lists of pending writes are private to `credits`."""
+
+    def __init__(self, account: Account, now: datetime, catalog: Catalog) -> None:
+        self.account = account
+        self.now = now
+        self.catalog = catalog
+        self.lots: dict[str, Lot] = {}
+        self.holds: dict[str, Hold] = {}
+        self.records: dict[str, UsageRecord] = {}
+        """Records found or made in this transaction, by idempotency key."""
+        self.counters: dict[str, CapCounter] = {}
+        """Credits charged in the running period, by token id, for tokens with a cap."""
+        self.totals = dict.fromkeys((str(kind) for kind in Kind), 0)
+        self.new_lots: list[Lot] = []
+        self.changed_lots: dict[str, Lot] = {}
+        self.new_entries: list[LedgerEntry] = []
+        self.new_records: list[UsageRecord] = []
+        self.new_holds: list[Hold] = []
+        self.changed_holds: dict[str, Hold] = {}
+        self.changed_records: dict[str, UsageRecord] = {}
+        self.changed_counters: dict[str, CapCounter] = {}
+        self.account_changed = False
+        self._order: list[Lot] | None = None
+
+    def add_loaded_lot(self, lot: Lot) -> Lot:
+        """Take in a lot read from the database. Exhausted lots are read only where they are needed."""
+        if lot.id not in self.lots:
+            self.lots[lot.id] = lot
+            self.totals[lot.kind] += lot.remaining
+            self._order = None
+        return self.lots[lot.id]
+
+    # What there is
+
+    @property
+    def remaining(self) -> int:
+        """Credits in all lots, holds ignored. Correct once `expire_due` has run."""
+        return sum(self.totals.values())
+
+    def held(self, *, without: str | None = None, token_id: str | None = None) -> int:
+        """Credits in open holds that have not passed their expiry."""
+        return sum(
+            hold.amount
+            for hold in self.holds.values()
+            if hold.state == HoldState.OPEN
+            and hold.expires_at > self.now
+            and hold.id != without
+            and (token_id is None or hold.token_id == token_id)
+        )
+
+    @property
+    def available(self) -> int:
+        return max(0, self.remaining - self.held())
+
+    @property
+    def headroom(self) -> int:
+        """Agreed overage that is left. An account can agree to overage only where a payment provider bills it."""
+        return 0
+
+    def spending_order(self) -> list[Lot]:
+        if self._order is None:
+            self._order = waterfall.in_order(lot for lot in self.lots.values() if lot.remaining)
+        return self._order
+
+    # Every change of a lot goes through here
+
+    def post(self, lot: Lot, change: int, reason: Reason, cause: Cause, at: datetime | None = None) -> None:
+        """Change one lot by one ledger entry. The database refuses what would make a lot negative."""
+        if not change:
+            return
+        lot.remaining += change
+        was_open, lot.open = lot.open, lot.remaining > 0
+        if was_open != lot.open:
+            self._order = None
+        self.totals[lot.kind] += change
+        if self.remaining > MAX_BALANCE:
+            raise ValidationError({"credits": ["The account's balance would pass the largest that can be kept."]})
+        self.changed_lots[lot.id] = lot
+        self.new_entries.append(
+            ENTRIES.make(
+                account_id=self.account.id,
+                seq=self.next_seq(),
+                lot_id=lot.id,
+                kind=lot.kind,
+                change=change,
+                reason=reason.value,
+                cause_type=cause[0],
+                cause_id=cause[1],
+                lot_remaining=lot.remaining,
+                kind_after=self.totals[lot.kind],
+                balance_after=self.remaining,
+                created_at=at or self.now,
+            )
+        )
+
+    def next_seq(self) -> int:
+        self.account.seq += 1
+        self.account_changed = True
+        return self.account.seq
+
+    def issue(
+        self,
+        kind: Kind,
+        amount: int,
+        reason: Reason,
+        cause: Cause,
+        *,
+        expires_at: datetime | None = None,
+        source_key: str | None = None,
+        subscription_id: str | None = None,
+        period_start: datetime | None = None,
+        note: str | None = None,
+    ) -> Lot:
+        """A new lot of `amount` (above zero) with its first entry."""
+        lot = LOTS.make(
+            id=ids.new("lot"),
+            account_id=self.account.id,
+            kind=kind.value,
+            issued=amount,
+            remaining=0,
+            removed=0,
+            open=False,
+            current=kind is Kind.ALLOWANCE,
+            expires_at=expires_at,
+            created_at=self.now,
+            subscription_id=subscription_id,
+            period_start=period_start,
+            note=note,
+            source_key=source_key,
+        )
+        self.lots[lot.id] = lot
+        self.new_lots.append(lot)
+        self.post(lot, amount, reason, cause)
+        return lot
+
+    def take_back(self, lot: Lot, amount: int, reason: Reason, cause: Cause, at: datetime | None = None) -> None:
+        """Remove credits that were not spent (expiry, reset, plan change, refund)."""
+        lot.removed += amount
+        self.post(lot, -amount, reason, cause, at)
+
+    def draw(self, amount: int, reason: Reason, cause: Cause) -> dict[str, int]:
+        """Take `amount` along the waterfall; what each kind gave."""
+        parts = dict.fromkeys(self.totals, 0)
+        for lot, part in waterfall.draws(self.spending_order(), amount):
+            self.post(lot, -part, reason, cause)
+            parts[lot.kind] += part
+        return parts
+
+    def expire_due(self) -> int:
+        """Write the expiries that are due, each dated when it fell; how many lots that were."""
+        due = [lot for lot in self.lots.values() if lot.remaining and lot.expires_at and lot.expires_at <= self.now]
+        for lot in sorted(due, key=lambda lot: (lot.expires_at, lot.id)):
+            self.take_back(lot, lot.remaining, Reason.EXPIRY, ("lot", lot.id), lot.expires_at)
+        return len(due)
+
+    def give_back(self, lot: Lot, amount: int, reason: Reason, cause: Cause) -> None:
+        """Return spent credits to their lot; if it has expired meanwhile, they expire again at once."""
+        self.post(lot, amount, reason, cause)
+        if lot.expires_at and lot.expires_at <= self.now:
+            self.take_back(lot, amount, Reason.EXPIRY, ("lot", lot.id))
+
+    def add_unfunded(self, amount: int) -> None:
+        """Raise (or lower) what no lot has covered yet."""
+        if amount:
+            self.account.unfunded += amount
+            self.account_changed = True
+            if self.account.unfunded > MAX_BALANCE:
+                raise ValidationError({"credits": ["Unfunded usage would pass the largest total that can be kept."]})
+
+    # Caps
+
+    def charge_cap(self, token_id: str | None, amount: int) -> None:
+        """Count a charge (or, below zero, its reversal) under the token's cap, where one is being counted."""
+        counter = self.counters.get(token_id) if token_id else None
+        if counter is not None and amount:
+            counter.used = max(0, counter.used + amount)
+            self.changed_counters[counter.key] = counter

@@ -1,0 +1,20 @@
+"""Monthly periods that keep the day of their anchor: 31 January, 28 February, 31 March."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from dateutil.relativedelta import relativedelta
+
+
+def month_period(anchor: datetime, moment: datetime) -> tuple[datetime, datetime]:
+    """The half-open period `[start, end)` of the monthly anchor that holds `moment`, which may lie before the anchor."""
+    months = (moment.year - anchor.year) * 12 + moment.month - anchor.month
+    if anchor + relativedelta(months=months) > moment:
+        months -= 1
+    return anchor + relativedelta(months=months), anchor + relativedelta(months=months + 1)
+
+
+def periods_between(earlier: datetime, later: datetime) -> int:
+    """How many whole monthly periods lie between two starts of one anchor (neighbours: 0)."""
+    return max(0, (later.year - earlier.year) * 12 + later.month - earlier.month - 1)

@@ -1,0 +1,187 @@
+"""Usage records after they were made: reading, listing and voiding them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Select, select, tuple_
+
+import clock
+import database
+import settings
+from amounts import to_credits
+from errors import AlreadyVoided, Forbidden, NotFound
+from extensions import db
+from models.credit import Reason
+from models.usage import UsageRecord
+from rows import run
+from services import credits, tokens
+from services.books import ENTRIES, LOTS, RECORDS, Book
+from services.credits import Wanted
+from services.tokens import Caller
+
+ACCOUNT_VOID_WINDOW = timedelta(hours=24)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """`start` and `end` bound `occurred_at` half-open; the rest must match exactly."""
+
+    start: datetime | None = None
+    end: datetime | None = None
+    operation: str | None = None
+    model: str | None = None
+    subject: str | None = None
+    source: str | None = None
+
+
+def answer(record: UsageRecord) -> dict[str, Any]:
+    """The answer to the request that made the record, the same whenever it is given."""
+    body = {
+        "id": record.id,
+        "account": record.account_id,
+        "credits": to_credits(record.charged),
+        "priced": to_credits(record.priced),
+        "operation": record.operation,
+        "consumed": {
+            "allowance": to_credits(record.allowance),
+            "purchased": to_credits(record.purchased),
+            "granted": to_credits(record.granted),
+            "overage": to_credits(record.overage),
+            "unfunded": to_credits(record.unfunded),
+        },
+        "balance": {
+            "available": to_credits(record.available_after),
+            "allowance": to_credits(record.allowance_after),
+            "purchased": to_credits(record.purchased_after),
+            "granted": to_credits(record.granted_after),
+            "held": to_credits(record.held_after),
+        },
+        "occurred_at": record.occurred_at,
+        "recorded_at": record.recorded_at,
+    }
+    if record.hold_id is not None:
+        body["hold"] = record.hold_id
+    return body
+
+
+def detail(record: UsageRecord) -> dict[str, Any]:
+    """The record as it is read later: the answer, the request's fields, and what became of it."""
+    return answer(record) | {
+        "hold": record.hold_id,
+        "quantity": to_credits(record.quantity),
+        "llm_provider": record.llm_provider,
+        "llm_model": record.llm_model,
+        "prompt_tokens": record.prompt_tokens,
+        "completion_tokens": record.completion_tokens,
+        "total_tokens": record.total_tokens,
+        "actual_cost": record.actual_cost,
+        "success": record.success,
+        "retry": record.retry,
+        "enforce": record.enforce,
+        "source": record.source,
+        "subject": record.subject,
+        "properties": json.loads(record.properties) if record.properties else {},
+        "idempotency_key": record.idempotency_key,
+        "token": record.token_id,
+        "settled": to_credits(record.settled),
+        "voided_at": record.voided_at,
+        "void_reason": record.void_reason,
+    }
+
+
+def find(record_id: str, own_account: str | None) -> UsageRecord:
+    """The record, for its own account or (None) the operator. Raises NotFound."""
+    record = db.session.get(UsageRecord, record_id)
+    if record is None or own_account not in (None, record.account_id):
+        raise NotFound("No such usage record.")
+    return record
+
+
+def listing(
+    account_id: str, filters: Filters, limit: int, before: tuple[datetime, int] | None = None
+) -> list[UsageRecord]:
+    """Records, newest first by `occurred_at`, older than the (occurred_at, seq) `before`."""
+    query = filtered(select(UsageRecord), account_id, filters)
+    if before is not None:
+        query = query.where(tuple_(UsageRecord.occurred_at, UsageRecord.seq) < before)
+    query = query.order_by(UsageRecord.occurred_at.desc(), UsageRecord.seq.desc()).limit(limit)
+    return list(db.session.scalars(query))
+
+
+def filtered(query: Select[Any], account_id: str, filters: Filters) -> Select[Any]:
+    """The query narrowed to the account's records that match."""
+    query = query.where(UsageRecord.account_id == account_id)
+    if filters.start is not None:
+        query = query.where(UsageRecord.occurred_at >= filters.start)
+    if filters.end is not None:
+        query = query.where(UsageRecord.occurred_at < filters.end)
+    exact = {
+        UsageRecord.operation: filters.operation,
+        UsageRecord.llm_model: filters.model,
+        UsageRecord.subject: filters.subject,
+        UsageRecord.source: filters.source,
+    }
+    for column, value in exact.items():
+        if value is not None:
+            query = query.where(column == value)
+    return query
+
+
+def void(caller: Caller, record_id: str, reason: str) -> UsageRecord:
+    """Reverse a record once: its credits go back to the very lots they came from.
+
+    Raises NotFound, Forbidden for an account token without the right, AlreadyVoided.
+    """
+    record = find(record_id, caller.account_id)
+    _check_right(caller, record)
+    return _void(record.account_id, record_id, reason)
+
+
+def _check_right(caller: Caller, record: UsageRecord) -> None:
+    if caller.is_service:
+        tokens.require_scope(caller, "admin")
+        return
+    if not settings.current().allow_account_void:
+        raise Forbidden("Voiding usage is the operator's; ALLOW_ACCOUNT_VOID is off.")
+    if clock.now() - record.recorded_at > ACCOUNT_VOID_WINDOW:
+        raise Forbidden("An account can void its usage for 24 hours.")
+
+
+@database.retrying
+def _void(account_id: str, record_id: str, reason: str) -> UsageRecord:
+    capped = _capped_token(record_id)
+    with credits.locked([account_id], Wanted(capped_token_ids=capped)) as books:
+        book = books[account_id]
+        record: UsageRecord = run(books.conn, [RECORDS.select(books.conn, "id IN ?", [record_id])])[0][0]
+        if record.voided_at is not None:
+            raise AlreadyVoided(voided_at=clock.rfc3339(record.voided_at))
+        _give_back(books.conn, book, record)
+        book.add_unfunded(-(record.unfunded - record.settled))
+        if record.period_start == book.account.period_start:
+            book.charge_cap(record.token_id, -record.charged)
+        record.voided_at, record.void_reason = book.now, reason
+        book.changed_records[record.id] = record
+        return record
+
+
+def _capped_token(record_id: str) -> set[str]:
+    record = db.session.get(UsageRecord, record_id)
+    identity = tokens.identity(record.token_id) if record is not None and record.token_id else None
+    return {record.token_id} if record and record.token_id and identity and identity.cap is not None else set()
+
+
+def _give_back(conn: Connection, book: Book, record: UsageRecord) -> None:
+    """Post the opposite of every entry the record caused, settlements of its unfunded part included."""
+    last = record.seq + record.entries
+    own = ENTRIES.select(conn, "account_id IN ? AND seq > ? AND seq <= ?", [record.account_id], record.seq, last)
+    settled = ENTRIES.select(conn, "cause_id IN ? AND reason = 'settle'", [record.id])
+    entries = [entry for found in run(conn, [own, settled]) for entry in found]
+    lots = run(conn, [LOTS.select(conn, "id IN ?", sorted({entry.lot_id for entry in entries}))])[0]
+    for lot in lots:
+        book.add_loaded_lot(lot)
+    for entry in entries:
+        book.give_back(book.lots[entry.lot_id], -entry.change, Reason.VOID, ("usage", record.id))

@@ -1,0 +1,450 @@
+"""Recording usage: one set-based `spend` decides single calls, batches, and captures of holds alike.
+
+Everything about one account is decided under its lock, in the order of refusal that the API documents. Amounts are
+micro-credits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import Connection
+
+import database
+import ids
+from amounts import MAX_BALANCE, to_credits
+from errors import (
+    AccountClosed,
+    AccountSuspended,
+    CapReached,
+    HoldNotOpen,
+    IdempotencyConflict,
+    InsufficientCredits,
+    NotFound,
+    SpillwayError,
+    UnknownOperation,
+    ValidationError,
+)
+from models.account import AccountStatus
+from models.credit import Hold, HoldState, Kind, Reason
+from models.usage import UsageRecord
+from rows import run
+from services import accounts, credits, rates, tokens, waterfall
+from services.books import HOLDS, RECORDS, Book
+from services.credits import Books, Wanted
+from services.tokens import Caller, Presented
+
+
+@dataclass(slots=True, kw_only=True)
+class UsageRequest:
+    """One event as it was asked for, validated, defaults filled in. `credits` and `quantity` are millionths."""
+
+    credits: int | None = None
+    operation: str | None = None
+    quantity: int = 1_000_000
+    llm_provider: str | None = None
+    llm_model: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    actual_cost: Decimal | None = None
+    success: bool = True
+    retry: bool = False
+    source: str | None = None
+    subject: str | None = None
+    properties: str | None = None
+    occurred_at: datetime | None = None
+    enforce: bool = True
+    idempotency_key: str | None = None
+
+
+@dataclass(slots=True)
+class Item:
+    """One request of a `spend`, with who asks and for which account (or which hold)."""
+
+    presented: Presented
+    account_ref: str | None
+    request: UsageRequest
+    hold_id: str | None = None
+    account_id: str = ""
+    capped: bool = False
+    amount: int | None = None
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Either a record (new, or replayed from an earlier identical request) or the refusal."""
+
+    record: UsageRecord | None = None
+    replayed: bool = False
+    error: SpillwayError | None = None
+
+
+@dataclass(slots=True)
+class Charge:
+    """What one event costs: `priced` by credits or rate, `charged` after the failure and retry rules."""
+
+    priced: int
+    charged: int
+    rate: str | None
+
+
+def spend(items: Sequence[Item]) -> list[Outcome]:
+    """Decide and record the items, in order, in one transaction. Each is refused or recorded on its own."""
+    outcomes = [Outcome() for _ in items]
+    located = []
+    for item, outcome in zip(items, outcomes, strict=True):
+        try:
+            _locate(item)
+            located.append((item, outcome))
+        except SpillwayError as error:
+            outcome.error = _token_first(item, error)
+    if located:
+        _spend_located(located)
+    return outcomes
+
+
+def record(presented: Presented, account_ref: str | None, request: UsageRequest, hold_id: str | None = None) -> Outcome:
+    """Record one event (or capture a hold). Raises what refuses it."""
+    outcome = spend([Item(presented, account_ref, request, hold_id)])[0]
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome
+
+
+def _locate(item: Item) -> None:
+    """Find the item's account from facts that never change; whether the token still holds is asked under the lock."""
+    identity = tokens.identity(item.presented.token_id)
+    tokens.check_secret(identity, item.presented)
+    assert identity is not None
+    item.capped = identity.cap is not None
+    if item.hold_id is not None:
+        item.account_id = _account_of_hold(item.hold_id, identity.account_id)
+        if item.account_ref is not None:
+            if accounts.account_for(identity.account_id, item.account_ref) != item.account_id:
+                raise NotFound()
+    else:
+        item.account_id = accounts.account_for(identity.account_id, item.account_ref)
+
+
+def _account_of_hold(hold_id: str, own_account: str | None) -> str:
+    with database.snapshot() as conn:
+        found = run(conn, [HOLDS.select(conn, "id IN ?", [hold_id])])[0]
+    if not found or own_account not in (None, found[0].account_id):
+        raise NotFound("No such hold.")
+    account_id: str = found[0].account_id
+    return account_id
+
+
+def _token_first(item: Item, error: SpillwayError) -> SpillwayError:
+    """A token that does not hold, or lacks the scope, is refused before anything is said about the account."""
+    try:
+        tokens.authenticate(item.presented, "write")
+    except SpillwayError as refusal:
+        return refusal
+    return error
+
+
+@database.retrying
+def _spend_located(located: Sequence[tuple[Item, Outcome]]) -> None:
+    items = [item for item, _ in located]
+    wanted = Wanted(
+        keys={item.request.idempotency_key for item in items if item.request.idempotency_key is not None},
+        token_ids={item.presented.token_id for item in items},
+        capped_token_ids={item.presented.token_id for item in items if item.capped},
+    )
+    with credits.locked({item.account_id for item in items}, wanted) as books:
+        for item, outcome in located:
+            try:
+                outcome.record, outcome.replayed = _decide(books, item)
+                outcome.error = None
+            except SpillwayError as error:
+                outcome.record, outcome.error = None, error
+
+
+def _decide(books: Books, item: Item) -> tuple[UsageRecord, bool]:
+    book = books[item.account_id]
+    caller = tokens.check(books.tokens.get(item.presented.token_id), item.presented, "write", book.now)
+    hold = _load_hold(books.conn, book, item.hold_id) if item.hold_id else None
+    request = _fill_from_hold(item.request, hold) if hold else item.request
+    key = request.idempotency_key
+    if key is not None and key in book.records:
+        return replay(book.records[key], request, item.hold_id), True
+    record = _record(book, request, caller, hold)
+    if key is not None:
+        book.records[key] = record
+    return record, False
+
+
+def _record(book: Book, request: UsageRequest, caller: Caller, hold: Hold | None) -> UsageRecord:
+    charge = price(book, request)
+    check_status(book, enforce=request.enforce and hold is None)
+    if hold is not None:
+        funding = _fund_hold(book, hold, charge.charged)
+    else:
+        funding = fund(book, charge.charged, caller, enforce=request.enforce)
+    if book.account.unfunded + funding.unfunded > MAX_BALANCE:
+        raise ValidationError({"credits": ["Unfunded usage would pass the largest total that can be kept."]})
+    return _append(book, request, caller, hold, charge, funding)
+
+
+def check_status(book: Book, *, enforce: bool) -> None:
+    """Raises AccountClosed, or AccountSuspended unless the work is already done."""
+    status = book.account.status
+    if status == AccountStatus.CLOSED:
+        raise AccountClosed()
+    if status == AccountStatus.SUSPENDED and enforce:
+        raise AccountSuspended()
+
+
+def price(book: Book, request: UsageRequest) -> Charge:
+    """The event's price by its explicit credits or by the rate in force (the account's own before the catalog's).
+
+    Raises UnknownOperation, or ValidationError for an input that the rate needs.
+    """
+    rate = _rate(book, request)
+    if request.credits is not None:
+        priced = request.credits
+    elif rate is None:
+        raise UnknownOperation(f"The operation {request.operation!r} has no rate; send credits or add a rate.")
+    else:
+        priced = _by_rate(book, rate, request)
+    billed = rates.is_billed(rate, success=request.success, retry=request.retry)
+    return Charge(priced, priced if billed else 0, None if request.credits is not None or rate is None else rate.text)
+
+
+def _rate(book: Book, request: UsageRequest) -> rates.Rate | None:
+    if request.operation is None:
+        return None
+    if book.account.rates is not None:
+        own = rates.find(rates.from_json(book.account.rates), request.operation, request.llm_model)
+        if own is not None:
+            return own
+    return rates.find(book.catalog.rates, request.operation, request.llm_model)
+
+
+def _by_rate(book: Book, rate: rates.Rate, request: UsageRequest) -> int:
+    missing = rates.missing_inputs(
+        rate,
+        prompt_tokens=request.prompt_tokens,
+        completion_tokens=request.completion_tokens,
+        actual_cost=request.actual_cost,
+    )
+    if missing:
+        raise ValidationError({name: ["The rate of this operation needs it."] for name in missing})
+    if rate.cost_multiplier is not None and book.catalog.credit_value is None:
+        raise ValidationError({"operation": ["Its rate is based on cost, but the catalog has no credit_value."]})
+    try:
+        return rates.price(
+            rate,
+            quantity=Decimal(request.quantity).scaleb(-6),
+            prompt_tokens=request.prompt_tokens,
+            completion_tokens=request.completion_tokens,
+            actual_cost=request.actual_cost,
+            credit_value=book.catalog.credit_value,
+        )
+    except ValueError as error:
+        raise ValidationError({"operation": [str(error)]}) from error
+
+
+def fund(book: Book, amount: int, caller: Caller, *, enforce: bool) -> waterfall.Funding:
+    """How the charge is covered beside the open holds. Raises CapReached, InsufficientCredits."""
+    if enforce:
+        check_cap(book, amount, caller)
+    funding = waterfall.fund(
+        amount, remaining=book.remaining, held=book.held(), headroom=book.headroom, enforce=enforce
+    )
+    if funding is None:
+        raise InsufficientCredits(
+            f"{to_credits(amount)} credits are needed and {to_credits(book.available)} are available.",
+            required=to_credits(amount),
+            available=to_credits(book.available),
+        )
+    return funding
+
+
+def check_cap(book: Book, amount: int, caller: Caller) -> None:
+    """Raises CapReached where the charge would pass the token's own cap for the period, its open holds included."""
+    if caller.cap is None or not amount:
+        return
+    used = book.counters[caller.token_id].used + book.held(token_id=caller.token_id)
+    if used + amount > caller.cap:
+        raise CapReached(
+            f"The token's cap of {to_credits(caller.cap)} credits per period is reached.",
+            cap={
+                "scope": "token",
+                "key": caller.token_id,
+                "window": "period",
+                "credits": to_credits(caller.cap),
+                "used": to_credits(used),
+            },
+            resets_at=book.account.period_end,
+        )
+
+
+def _fund_hold(book: Book, hold: Hold, amount: int) -> waterfall.Funding:
+    """Finished work is never refused: by the hold while it is open, as already done once it has expired."""
+    others = book.held(without=hold.id)
+    if hold.state == HoldState.OPEN:
+        return waterfall.fund_capture(
+            amount, hold=hold.amount, remaining=book.remaining, other_holds=others, headroom=book.headroom
+        )
+    if hold.state != HoldState.EXPIRED:
+        raise HoldNotOpen(f"The hold is {hold.state}.", state=hold.state)
+    funding = waterfall.fund(amount, remaining=book.remaining, held=others, headroom=book.headroom, enforce=False)
+    assert funding is not None
+    return funding
+
+
+def _load_hold(conn: Connection, book: Book, hold_id: str) -> Hold:
+    if hold_id not in book.holds:
+        found = run(conn, [HOLDS.select(conn, "id IN ?", [hold_id])])[0]
+        if not found or found[0].account_id != book.account.id:
+            raise NotFound("No such hold.")
+        book.holds[hold_id] = found[0]
+    return book.holds[hold_id]
+
+
+def _fill_from_hold(request: UsageRequest, hold: Hold) -> UsageRequest:
+    """A capture that names neither credits nor an operation takes the held amount; labels come from the hold."""
+    filled = replace(request, subject=request.subject if request.subject is not None else hold.subject)
+    if request.credits is None and request.operation is None:
+        filled.credits = hold.amount
+    if request.operation is None:
+        filled.operation = hold.operation
+    return filled
+
+
+def _append(
+    book: Book, request: UsageRequest, caller: Caller, hold: Hold | None, charge: Charge, funding: waterfall.Funding
+) -> UsageRecord:
+    """Write the record and its ledger entries into the book."""
+    record_id = ids.new("use")
+    seq = book.next_seq()
+    if hold is not None:
+        hold.state, hold.closed_at = HoldState.CAPTURED.value, book.now
+        book.changed_holds[hold.id] = hold
+    parts = book.draw(funding.from_lots, Reason.USAGE, ("usage", record_id))
+    book.add_unfunded(funding.unfunded)
+    book.charge_cap(caller.token_id, charge.charged)
+    record = RECORDS.make(
+        id=record_id,
+        account_id=book.account.id,
+        seq=seq,
+        entries=book.account.seq - seq,
+        token_id=caller.token_id,
+        hold_id=hold.id if hold else None,
+        idempotency_key=request.idempotency_key,
+        explicit_credits=request.credits,
+        operation=request.operation,
+        quantity=request.quantity,
+        llm_provider=request.llm_provider,
+        llm_model=request.llm_model,
+        prompt_tokens=request.prompt_tokens,
+        completion_tokens=request.completion_tokens,
+        total_tokens=request.total_tokens,
+        actual_cost=request.actual_cost,
+        success=request.success,
+        retry=request.retry,
+        enforce=request.enforce,
+        source=request.source,
+        subject=request.subject,
+        properties=request.properties,
+        occurred_given=request.occurred_at is not None,
+        occurred_at=request.occurred_at or book.now,
+        recorded_at=book.now,
+        period_start=book.account.period_start,
+        catalog_version=book.catalog.version,
+        rate=charge.rate,
+        priced=charge.priced,
+        charged=charge.charged,
+        allowance=parts[Kind.ALLOWANCE],
+        purchased=parts[Kind.PURCHASED],
+        granted=parts[Kind.GRANTED],
+        overage=funding.overage,
+        unfunded=funding.unfunded,
+        settled=0,
+        available_after=book.available,
+        allowance_after=book.totals[Kind.ALLOWANCE],
+        purchased_after=book.totals[Kind.PURCHASED],
+        granted_after=book.totals[Kind.GRANTED],
+        held_after=book.held(),
+    )
+    book.new_records.append(record)
+    return record
+
+
+# Replays
+
+_REQUEST_FIELDS = {
+    "credits": "explicit_credits",
+    "operation": "operation",
+    "quantity": "quantity",
+    "llm_provider": "llm_provider",
+    "llm_model": "llm_model",
+    "prompt_tokens": "prompt_tokens",
+    "completion_tokens": "completion_tokens",
+    "total_tokens": "total_tokens",
+    "actual_cost": "actual_cost",
+    "success": "success",
+    "retry": "retry",
+    "source": "source",
+    "subject": "subject",
+    "properties": "properties",
+    "enforce": "enforce",
+}
+"""The request's fields and the record's columns that keep them."""
+
+
+def replay(record: UsageRecord, request: UsageRequest, hold_id: str | None) -> UsageRecord:
+    """The stored record, if it was made by the very same request. Raises IdempotencyConflict with what differs."""
+    differs = [
+        name for name, column in _REQUEST_FIELDS.items() if getattr(record, column) != getattr(request, name)
+    ]
+    if (record.occurred_at if record.occurred_given else None) != request.occurred_at:
+        differs.append("occurred_at")
+    if record.hold_id != hold_id:
+        differs.append("hold")
+    if differs:
+        raise IdempotencyConflict("The key was used for a request with other values.", differs=differs)
+    return record
+
+
+# Asking before doing
+
+
+def check(caller: Caller, account_id: str, request: UsageRequest) -> dict[str, Any]:
+    """Whether the usage would be accepted now, why not, and what would cure it. Writes nothing.
+
+    Raises UnknownOperation or ValidationError where no amount can be told.
+    """
+    capped = {caller.token_id} if caller.cap is not None else set()
+    with credits.current(account_id, Wanted(capped_token_ids=capped)) as book:
+        charge = price(book, request)
+        refusal: SpillwayError | None = None
+        try:
+            check_status(book, enforce=True)
+            fund(book, charge.charged, caller, enforce=True)
+        except SpillwayError as error:
+            refusal = error
+        return {
+            "allowed": refusal is None,
+            "code": refusal.code if refusal else None,
+            "required": to_credits(charge.charged),
+            "available": to_credits(book.available),
+            "cure": list(_CURES[refusal.code]) if refusal else [],
+        }
+
+
+_CURES = {
+    "insufficient_credits": ("buy_credits", "upgrade"),
+    "cap_reached": ("raise_cap",),
+    "account_suspended": ("pay_invoice", "contact_operator"),
+    "account_closed": ("contact_operator",),
+}
+
+
