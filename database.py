@@ -159,9 +159,15 @@ class _FileLock:
 
 @contextmanager
 def connection() -> Iterator[Connection]:
-    """One write transaction on a bare connection: committed at the end, rolled back on any error."""
+    """One write transaction on a bare connection: committed at the end, rolled back on any error.
+
+    What `db.session` has read so far is forgotten: it would be older than what is written here.
+    """
+    if db.session.registry.has():
+        db.session.rollback()
     engine: Engine = current_app.extensions["write_engine"]
     with current_app.extensions.get("writer_lock") or nullcontext(), engine.connect() as conn:
+        conn.begin()
         try:
             yield conn
         except BaseException as error:
@@ -196,6 +202,7 @@ def _is_sqlite_duplicate(cause: BaseException) -> bool:
 def snapshot() -> Iterator[Connection]:
     """A connection whose reads all see one moment; nothing can be written through it."""
     with current_app.extensions["snapshot_engine"].connect() as conn:
+        conn.begin()
         yield conn
 
 

@@ -1,6 +1,7 @@
 """Set-based reading and writing of whole rows on the hot path, below the ORM.
 
-A row class is a slotted twin of a model: the same attributes, none of the instrumentation. A `Statement` is SQL with
+A row class is a slotted twin of a model: the same attributes and predicates, none of the
+instrumentation. A `Statement` is SQL with
 its parameters; `run` sends several in one round trip (psycopg's pipeline) or one after another (SQLite).
 """
 
@@ -36,8 +37,6 @@ class Statement:
 def run(conn: Connection, statements: Sequence[Statement]) -> list[list[Any]]:
     """Send the statements in order in this transaction; a list of rows for each that reads, else an empty one."""
     raw: Any = conn.connection.driver_connection
-    if not conn.in_transaction():
-        conn.begin()
     if conn.dialect.name == "sqlite":
         return [_run_sqlite(raw, statement) for statement in statements]
     with raw.pipeline():
@@ -116,9 +115,9 @@ class Rows(Generic[M]):
         namespace: dict[str, Any] = {}
         # Built as dataclasses builds them: one plain __init__, an order of magnitude faster than a loop.
         exec(f"def __init__(self, {arguments}):\n{body}", namespace)  # noqa: S102
-        return type(
-            f"{model.__name__}Row", (), {"__slots__": tuple(self.columns), "__init__": namespace["__init__"]}
-        )
+        predicates = {name: value for name, value in vars(model).items() if isinstance(value, property)}
+        members = {"__slots__": tuple(self.columns), "__init__": namespace["__init__"]} | predicates
+        return type(f"{model.__name__}Row", (), members)
 
     def make(self, **values: Any) -> M:
         """A new row; columns not named are None."""

@@ -5,10 +5,18 @@ from __future__ import annotations
 import enum
 from datetime import datetime
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String, Text, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    String,
+    Text,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, Id, Micros
+from models.base import Base, Id, Micros, partial_index
 from models.types import UtcDateTime
 
 
@@ -76,13 +84,7 @@ class Subscription(Base):
         CheckConstraint("rollover_max IS NULL OR rollover_max >= 0", name="rollover_max"),
         CheckConstraint("status IN ('active','ended')", name="status"),
         CheckConstraint("source IN ('local')", name="source"),
-        Index(
-            "uq_subscriptions_active",
-            "account_id",
-            unique=True,
-            sqlite_where="status = 'active'",
-            postgresql_where="status = 'active'",
-        ),
+        partial_index("uq_subscriptions_active", "account_id", where="status = 'active'", unique=True),
     )
 
     id: Mapped[Id] = mapped_column(primary_key=True)

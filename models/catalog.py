@@ -12,7 +12,7 @@ from models.types import UtcDateTime
 
 
 class CatalogVersion(Base):
-    """One catalog as its source told it. The newest is in force; usage records name the version they were priced by.
+    """One catalog as its source told it. The newest is in force; usage records name the one that priced them.
 
     `content` is JSON: `{"product": {metadata}, "prices": [price objects]}`. `digest` is SHA-256 of that text.
     """
@@ -27,7 +27,7 @@ class CatalogVersion(Base):
 
 
 class CatalogState(Base):
-    """One row: when the source was last read well, and what is wrong with it since when. It is the lock of a sync."""
+    """One row, the lock of every sync: when the source was last read well, and what is wrong since when."""
 
     __tablename__ = "catalog_state"
     __table_args__ = (

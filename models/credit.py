@@ -8,10 +8,18 @@ from __future__ import annotations
 import enum
 from datetime import datetime
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String, Text, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    String,
+    Text,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, Id, Micros
+from models.base import Base, Id, Micros, partial_index
 from models.types import UtcDateTime
 
 
@@ -60,8 +68,8 @@ class Lot(Base):
         CheckConstraint("kind <> 'allowance' OR expires_at IS NOT NULL", name="allowance_expires"),
         UniqueConstraint("source_key"),
         UniqueConstraint("account_id", "idempotency_key"),
-        Index("ix_lots_open", "account_id", sqlite_where="open", postgresql_where="open"),
-        Index("ix_lots_expiring", "expires_at", sqlite_where="open", postgresql_where="open"),
+        partial_index("ix_lots_open", "account_id", where="open"),
+        partial_index("ix_lots_expiring", "expires_at", where="open"),
         Index("ix_lots_account_id", "account_id", "kind", "created_at"),
         {"postgresql_with": {"fillfactor": "80"}},
     )
@@ -94,12 +102,7 @@ class LedgerEntry(Base):
         CheckConstraint("lot_remaining >= 0", name="lot_remaining"),
         CheckConstraint("kind_after >= 0 AND balance_after >= kind_after", name="after"),
         Index("ix_ledger_entries_kind", "account_id", "kind", "created_at", "seq"),
-        Index(
-            "ix_ledger_entries_settled",
-            "cause_id",
-            sqlite_where="reason = 'settle'",
-            postgresql_where="reason = 'settle'",
-        ),
+        partial_index("ix_ledger_entries_settled", "cause_id", where="reason = 'settle'"),
     )
 
     account_id: Mapped[Id] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
@@ -131,7 +134,7 @@ class Hold(Base):
         CheckConstraint("state IN ('open','captured','released','expired')", name="state"),
         CheckConstraint("amount > 0", name="amount"),
         UniqueConstraint("account_id", "idempotency_key"),
-        Index("ix_holds_open", "account_id", sqlite_where="state = 'open'", postgresql_where="state = 'open'"),
+        partial_index("ix_holds_open", "account_id", where="state = 'open'"),
         Index("ix_holds_account_id", "account_id", "id"),
     )
 

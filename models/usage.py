@@ -5,10 +5,19 @@ from __future__ import annotations
 from datetime import datetime
 from decimal import Decimal
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Integer, String, Text, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Text,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, Id, Micros
+from models.base import Base, Id, Micros, partial_index
 from models.types import ExactDecimal, UtcDateTime
 
 
@@ -31,13 +40,7 @@ class UsageRecord(Base):
         UniqueConstraint("account_id", "idempotency_key"),
         UniqueConstraint("hold_id"),
         Index("ix_usage_records_occurred", "account_id", "occurred_at", "seq"),
-        Index(
-            "ix_usage_records_unsettled",
-            "account_id",
-            "seq",
-            sqlite_where="unfunded > settled AND voided_at IS NULL",
-            postgresql_where="unfunded > settled AND voided_at IS NULL",
-        ),
+        partial_index("ix_usage_records_unsettled", "account_id", "seq", where="unfunded > settled AND voided_at IS NULL"),
     )
 
     id: Mapped[Id] = mapped_column(primary_key=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, Index, Integer, String, Text
+from sqlalchemy import CheckConstraint, Integer, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, Id
+from models.base import Base, Id, partial_index
 from models.types import UtcDateTime
 
 
@@ -52,7 +52,7 @@ class Mail(Base):
 
     __tablename__ = "mails"
     __table_args__ = (
-        Index("ix_mails_unsent", "next_attempt_at", sqlite_where="sent_at IS NULL", postgresql_where="sent_at IS NULL"),
+        partial_index("ix_mails_unsent", "next_attempt_at", where="sent_at IS NULL"),
     )
 
     id: Mapped[Id] = mapped_column(primary_key=True)

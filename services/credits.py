@@ -200,7 +200,6 @@ def renew_due(limit: int = 500) -> int:
         .order_by(Account.period_end)
         .limit(limit)
     ).all()
-    db.session.rollback()
     for account_id in due:
         touch(account_id)
     return len(due)
@@ -217,7 +216,6 @@ def expire_due(limit: int = 500) -> int:
     due = db.session.scalars(
         select(Lot.account_id).where(Lot.open, Lot.expires_at <= clock.now()).distinct().limit(limit)
     ).all()
-    db.session.rollback()
     for account_id in due:
         touch(account_id)
     return len(due)

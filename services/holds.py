@@ -182,7 +182,6 @@ def expire_due(limit: int = 500) -> int:
         .distinct()
         .limit(limit)
     ).all()
-    db.session.rollback()
     for account_id in due:
         credits.touch(account_id)
     return len(due)

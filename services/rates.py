@@ -127,8 +127,7 @@ def _clamped(rate: Rate, raw: Decimal) -> int:
         micros = int(raw.to_integral_value(ROUND_CEILING)) * MICRO
     else:
         micros = int(raw.scaleb(6, _WIDE).to_integral_value(ROUND_HALF_UP))
-    if micros < rate.floor_micros:
-        micros = rate.floor_micros
+    micros = max(micros, rate.floor_micros)
     if rate.ceiling_micros is not None and micros > rate.ceiling_micros:
         micros = rate.ceiling_micros
     if micros > _LIMIT:

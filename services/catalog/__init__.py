@@ -1,6 +1,7 @@
 """The catalog: plans, credit prices, rates and thresholds, read from one source and kept as versions.
 
-`current()` is what the rest of Spillway asks; `sync()` takes the source in, `lint_current()` finds its mistakes.
+`current()` is what the rest of Spillway asks; `sync()` takes the source in, `lint_current()`
+finds its mistakes.
 """
 
 from services.catalog.source import BrokenCatalog

@@ -1,4 +1,4 @@
-"""Reads one object's metadata key by key: what is mistaken becomes a finding, what nobody asked for is unknown."""
+"""Reads one object's metadata key by key: a mistake becomes a finding, what nobody asked for is unknown."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 import tomllib
 from collections.abc import Mapping
@@ -57,7 +56,9 @@ def read(path: Path) -> Source:
     try:
         text = path.read_bytes().decode()
     except OSError as error:
-        raise BrokenCatalog(f"{path}: {error.strerror}", "put the file back, or correct CATALOG_FILE") from error
+        raise BrokenCatalog(
+            f"{path}: {error.strerror}", "put the file back, or correct CATALOG_FILE"
+        ) from error
     except UnicodeDecodeError as error:
         raise BrokenCatalog(f"{path} is not UTF-8 text", "save it as UTF-8") from error
     return loads(text)
@@ -68,7 +69,10 @@ def loads(text: str) -> Source:
     try:
         document = tomllib.loads(text, parse_float=Decimal)
     except tomllib.TOMLDecodeError as error:
-        raise BrokenCatalog(f"not valid TOML: {error}", "correct that line; text values need quotes") from error
+        where = str(error).replace("at end of document", f"at the end, line {len(text.splitlines())}")
+        raise BrokenCatalog(
+            f"not valid TOML: {where}", "correct that line; text values need quotes"
+        ) from error
     except (ArithmeticError, RecursionError, ValueError) as error:
         raise BrokenCatalog("not usable TOML: a number or a nesting is too large", "correct it") from error
     product, prices = document.pop("product", {}), document.pop("prices", [])
@@ -84,7 +88,7 @@ def loads(text: str) -> Source:
 
 
 def write_default(path: Path) -> None:
-    """Put the commented default there unless the file exists; never half-written, never over another's file."""
+    """Put the commented default there unless a file exists; never half-written, never over another's."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".catalog-")
     try:
@@ -109,12 +113,13 @@ def _as_stripe(price: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _as_metadata(table: Mapping[str, Any]) -> dict[str, Any]:
-    """All values as text, as Stripe would hold them; what can not be text stays for the vocabulary to report."""
+    """All values as text, as Stripe would hold them; what can not be text is left for the parser to report."""
     found: dict[str, Any] = {}
     for key, value in table.items():
         if isinstance(value, list) and key in _SEPARATORS:
-            value = _SEPARATORS[key].join(as_text(part) or "" for part in value)
-        text = as_text(value)
+            text: str | None = _SEPARATORS[key].join(as_text(part) or "" for part in value)
+        else:
+            text = as_text(value)
         found[key] = _plain(value) if text is None else text
     return found
 

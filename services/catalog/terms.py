@@ -1,4 +1,4 @@
-"""What the catalog says, as values. Amounts of credits are micro-credits; money is in minor units of a currency."""
+"""What the catalog says, as values. Credits are micro-credits; money is in minor units of its currency."""
 
 from __future__ import annotations
 

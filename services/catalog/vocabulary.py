@@ -1,7 +1,7 @@
 """The one parser of the catalog's vocabulary: product metadata and prices in, a Catalog and its mistakes out.
 
-It serves the catalog file and Stripe alike: prices have the shape of Stripe's price objects. Pure, and tolerant:
-whatever is mistaken is left out and reported, the rest stays in force.
+It serves the catalog file and Stripe alike: prices have the shape of Stripe's price objects. Pure, and
+tolerant: whatever is mistaken is left out and reported, the rest stays in force.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from services.rates import PREFIX, Rate, label, parse_rate
 PRODUCT = "[product]"
 """The name findings give the product of the catalog file."""
 
+_NO_DEFAULTS = Defaults()
 _MAX_DAYS = 3650
 _PERCENT = re.compile(r"[1-9][0-9]?|100")
 
@@ -27,12 +28,12 @@ _PERCENT = re.compile(r"[1-9][0-9]?|100")
 def parse(
     product: Mapping[str, Any],
     prices: Iterable[Mapping[str, Any]],
-    defaults: Defaults = Defaults(),
+    defaults: Defaults = _NO_DEFAULTS,
     *,
     product_id: str = PRODUCT,
     version: int = 0,
 ) -> tuple[Catalog, list[Finding]]:
-    """The catalog that the metadata and prices describe, and every mistake in them. Never raises for a mistake."""
+    """The catalog that metadata and prices describe, and every mistake in them; never raises for one."""
     findings: list[Finding] = []
     reader = Reader(product_id, product, findings)
     stated = _read_product(reader, defaults)
@@ -105,7 +106,9 @@ def _read_rates(reader: Reader, credit_value: Decimal | None) -> dict[tuple[str,
             reader.remark(f"bad rate '{key}': {error}", "correct its value, such as per_unit=1")
             continue
         if rate.cost_multiplier is not None and credit_value is None:
-            reader.remark(f"'{key}' is cost-based and credit_value is missing", "set what one credit is worth")
+            reader.remark(
+                f"'{key}' is cost-based and credit_value is missing", "set what one credit is worth"
+            )
         elif (rate.op, rate.model) in rates:
             reader.remark(f"'{key}' is a second rate for {label(rate.op, rate.model)}", "remove one of them")
         else:
