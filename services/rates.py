@@ -145,7 +145,7 @@ def is_billed(rate: Rate | None, *, success: bool, retry: bool) -> bool:
 
 
 def parse_rate(name: str, value: str) -> Rate:
-    """The rate named `<operation>`, `<operation>@<model>`, or anything when the value has `op=` (and `model=`).
+    """The rate named `<operation>`, `<operation>@<model>`, or anything where the value has `op=`.
 
     A leading `rate:` in the name is allowed. Raises ValueError that says what is wrong.
     """

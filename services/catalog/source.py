@@ -113,7 +113,7 @@ def _as_stripe(price: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _as_metadata(table: Mapping[str, Any]) -> dict[str, Any]:
-    """All values as text, as Stripe would hold them; what can not be text is left for the parser to report."""
+    """All values as text, as Stripe would hold them; what can not be is left for the parser to report."""
     found: dict[str, Any] = {}
     for key, value in table.items():
         if isinstance(value, list) and key in _SEPARATORS:

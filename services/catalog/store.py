@@ -13,13 +13,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import settings
 from flask import current_app
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 import clock
 import database
-import settings
 from amounts import to_micros
 from extensions import db
 from models.catalog import CatalogState, CatalogVersion
@@ -33,7 +33,7 @@ RECHECK_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class SyncResult:
-    """`version` is in force now (0: none yet). `error` is why the source could not be used, None when it was."""
+    """`version` is in force now (0: none yet). `error` is why the source was of no use, None when it was."""
 
     version: int
     changed: bool
@@ -88,8 +88,9 @@ def current() -> Catalog:
 
 
 def sync() -> SyncResult:
-    """Read the source and put it in force when it differs from what is. A broken one is recorded and changes nothing.
+    """Read the source and put it in force when it differs from what is.
 
+    A broken source is recorded, never raised, and changes nothing.
     Mistaken prices and rates are left out and returned as findings.
     """
     try:
@@ -128,7 +129,7 @@ def state() -> State:
 
 @database.retrying
 def keep(origin: str, product: Mapping[str, Any], prices: Sequence[Mapping[str, Any]]) -> tuple[int, bool]:
-    """Store the content as the newest version unless it is that already: the version and whether it is new."""
+    """Store the content as the newest version unless it is that already. Answers it and whether it is new."""
     content = _canonical(product, prices)
     digest = _digest(content)
     with database.transaction() as session:
@@ -154,7 +155,7 @@ def _record_error(message: str) -> None:
 
 
 def _locked_state(session: Session) -> CatalogState:
-    """The state's row, made when missing: two syncs at once follow one another and store a new content once."""
+    """The state's row, made when missing: two syncs at once take turns and store a new content once."""
     session.execute(text("INSERT INTO catalog_state (id) VALUES (1) ON CONFLICT DO NOTHING"))
     return session.get_one(CatalogState, 1, with_for_update=True)
 
@@ -167,7 +168,7 @@ def _read_source() -> Source:
 
 
 def _default_is_harmless() -> bool:
-    """Whether the default may fill a gap: never in the place of a real catalog whose file has gone missing."""
+    """Whether the default may fill a gap: never in place of a real catalog whose file has gone missing."""
     with db.engine.connect() as connection:
         digest = connection.scalar(select(CatalogVersion.digest).order_by(CatalogVersion.id.desc()).limit(1))
     default = source.read(source.DEFAULT)

@@ -72,7 +72,7 @@ class Transform:
 
 @dataclass(frozen=True)
 class CreditPrice:
-    """Credits on sale: per unit (`credits_per_unit` each, within the limits), or a fixed pack of `credits`."""
+    """Credits on sale: per unit (`credits_per_unit` each, within limits), or a fixed pack of `credits`."""
 
     price: str | None
     currency: str
@@ -87,7 +87,7 @@ class CreditPrice:
 
 @dataclass(frozen=True)
 class OverageTier:
-    """Units up to and including `up_to` (None: without end) cost `unit_amount` each, plus `flat_amount` once."""
+    """Units up to and including `up_to` (None: no end) cost `unit_amount` each, plus `flat_amount` once."""
 
     up_to: int | None
     unit_amount: Decimal
@@ -96,7 +96,7 @@ class OverageTier:
 
 @dataclass(frozen=True)
 class OveragePrice:
-    """What usage beyond all lots costs: one amount per unit of `credits_per_unit`, or graduated tiers of units."""
+    """What usage beyond all lots costs: an amount per unit of `credits_per_unit`, or graduated tiers."""
 
     price: str | None
     currency: str
@@ -110,9 +110,9 @@ class OveragePrice:
 
 @dataclass(frozen=True)
 class Catalog:
-    """Everything that is configured, with the environment's defaults filled in. `version` 0 is no catalog at all.
+    """Everything that is configured, with the environment's defaults filled in. `version` 0: none is stored.
 
-    `plans` are in the order they were written and never include the tier `free`, which is `free` and always exists.
+    `plans` are in the order they were written, without the tier `free`: that is `free` and always exists.
     `credit_value` is what one credit is worth, in the major currency unit.
     """
 
@@ -151,8 +151,9 @@ class Catalog:
     @property
     def currency(self) -> str | None:
         """The currency of the first price that has one."""
-        priced = (*self.plans, *self.credit_prices, *self.overage_prices)
-        return next((price.currency for price in priced if price.currency), None)
+        prices: tuple[Plan | CreditPrice | OveragePrice, ...] = self.plans
+        prices += self.credit_prices + self.overage_prices
+        return next((price.currency for price in prices if price.currency), None)
 
 
 def _months(plan: Plan) -> int:

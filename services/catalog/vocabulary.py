@@ -153,7 +153,7 @@ def _unclaimed(prices: list[tuple[str, Price]], findings: list[Finding]) -> list
 
 
 def _free_plan(plans: list[Plan], stated: int | None, default: int) -> Plan:
-    """The tier `free`, which exists in any case. Its allowance is the product's word before its own price's."""
+    """The tier `free`, which always exists. The product's word on its allowance is above its price's."""
     nothing = Plan(tier=FREE, name="Free", included_credits=default)
     written = next((plan for plan in plans if plan.tier == FREE), nothing)
     monthly = written.included_credits if stated is None else stated

@@ -60,12 +60,16 @@ def overage(**changes: Any) -> dict[str, Any]:
     return changed(price, changes)
 
 
+OWN_FIELDS = frozenset(
+    """id active currency unit_amount unit_amount_decimal recurring billing_scheme tiers tiers_mode
+    transform_quantity""".split()
+)
+
+
 def changed(price: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    own = ("id", "active", "currency", "unit_amount", "unit_amount_decimal", "recurring", "billing_scheme")
-    own += ("tiers", "tiers_mode", "transform_quantity")
     metadata = dict(price["metadata"])
     for key, value in changes.items():
-        target = price if key in own else metadata
+        target = price if key in OWN_FIELDS else metadata
         if value is None and target is metadata:
             target.pop(key)
         else:
@@ -237,7 +241,12 @@ class TestPlans:
 
     @pytest.mark.parametrize(
         ("product", "of_price", "expected"),
-        [({}, "5", 5), ({}, "0", 0), ({"free_monthly_credits": "3"}, "5", 3), ({"free_monthly_credits": "0"}, "5", 0)],
+        [
+            ({}, "5", 5),
+            ({}, "0", 0),
+            ({"free_monthly_credits": "3"}, "5", 3),
+            ({"free_monthly_credits": "0"}, "5", 0),
+        ],
     )
     def test_free_allowance(self, product: dict[str, str], of_price: str, expected: int) -> None:
         raw = {"metadata": {"price_type": "base", "tier": "free", "included_credits": of_price}}
@@ -295,7 +304,10 @@ class TestPlans:
             (credit(credits="100", min_credits="5"), "a fixed pack has no"),
             (credit(transform_quantity={"divide_by": 0, "round": "up"}), "bad transform_quantity"),
             (overage(billing_scheme="tiered"), "tiered without tiers"),
-            (overage(tiers=[{"up_to": None, "unit_amount": 1}], tiers_mode="volume"), "tiers_mode is not graduated"),
+            (
+                overage(tiers=[{"up_to": None, "unit_amount": 1}], tiers_mode="volume"),
+                "tiers_mode is not graduated",
+            ),
             (overage(tiers=[{"up_to": 5, "unit_amount": 1}]), "the tiers do not end"),
             (overage(tiers=[{"up_to": 5, "unit_amount": 1}] * 2 + [{"unit_amount": 1}]), "out of order"),
             (overage(tiers=[{"up_to": None}]), "a tier has no amount"),
@@ -317,7 +329,9 @@ class TestPlans:
         assert len(catalog.plans) == 1
 
     def test_two_prices_for_one_tier_and_interval(self) -> None:
-        catalog, findings = parse({}, [base(), base(id="price_new", unit_amount=5900, unit_amount_decimal="5900")])
+        catalog, findings = parse(
+            {}, [base(), base(id="price_new", unit_amount=5900, unit_amount_decimal="5900")]
+        )
         assert [finding.object_id for finding in findings] == ["price_new"]
         assert "price_team" in findings[0].message
         assert [plan.price for plan in catalog.plans] == ["price_team"]
@@ -380,12 +394,14 @@ class TestCreditsAndOverage:
 
 
 KEYS = st.sampled_from(
-    "price_type tier included_credits included_spus name features rollover_max credits credits_per_unit min_credits"
-    " max_credits free_credits requests_per_minute signup_credits credit_value alert_thresholds grace_days rate:chat"
-    " rate:a@b rate: x".split()
+    """price_type tier included_credits included_spus name features rollover_max credits credits_per_unit
+    min_credits max_credits free_credits requests_per_minute signup_credits credit_value alert_thresholds
+    grace_days rate:chat rate:a@b rate:""".split()
 )
 VALUES = (
-    st.sampled_from(["base", "credit", "overage", "metered", "free", "team", "1", "0", "-1", "per_unit=1", ""])
+    st.sampled_from(
+        ["base", "credit", "overage", "metered", "free", "team", "1", "0", "-1", "per_unit=1", ""]
+    )
     | st.text(max_size=30)
     | st.none()
     | st.booleans()
@@ -404,7 +420,8 @@ RAW_PRICES = st.fixed_dictionaries(
         "unit_amount_decimal": VALUES,
         "billing_scheme": st.sampled_from(["per_unit", "tiered"]) | VALUES,
         "tiers_mode": st.sampled_from(["graduated", "volume"]) | VALUES,
-        "tiers": st.lists(st.dictionaries(st.sampled_from(["up_to", "unit_amount", "flat_amount"]), VALUES)) | VALUES,
+        "tiers": st.lists(st.dictionaries(st.sampled_from(["up_to", "unit_amount", "flat_amount"]), VALUES))
+        | VALUES,
         "transform_quantity": st.dictionaries(st.sampled_from(["divide_by", "round"]), VALUES) | VALUES,
         "recurring": st.dictionaries(
             st.sampled_from(["interval", "interval_count", "usage_type", "meter"]),
@@ -416,10 +433,14 @@ RAW_PRICES = st.fixed_dictionaries(
 
 
 @given(product=METADATA, prices=st.lists(RAW_PRICES, max_size=5))
-def test_nothing_written_anywhere_can_crash_the_parser(product: dict[str, Any], prices: list[dict[str, Any]]) -> None:
+def test_nothing_written_anywhere_can_crash_the_parser(
+    product: dict[str, Any], prices: list[dict[str, Any]]
+) -> None:
     catalog, findings = parse(product, prices)
     assert all(finding.object_id and finding.message and finding.cure for finding in findings)
-    assert len({(plan.tier, plan.interval, plan.interval_count) for plan in catalog.plans}) == len(catalog.plans)
+    assert len({(plan.tier, plan.interval, plan.interval_count) for plan in catalog.plans}) == len(
+        catalog.plans
+    )
     assert len(catalog.plans) + len(catalog.credit_prices) + len(catalog.overage_prices) <= len(prices)
     for rate in catalog.rates.values():
         assert rate.cost_multiplier is None or catalog.credit_value

@@ -86,9 +86,9 @@ class TestParse:
 
     def test_many_names_the_entry_at_fault(self) -> None:
         assert set(rates.parse_many({"a": "per_unit=1", "a@m": "per_unit=2"})) == {("a", None), ("a", "m")}
-        with pytest.raises(ValueError, match="^b: unknown key 'x'"):
+        with pytest.raises(ValueError, match=r"^b: unknown key 'x'"):
             rates.parse_many({"a": "per_unit=1", "b": "x=1"})
-        with pytest.raises(ValueError, match="^b: a second rate for a$"):
+        with pytest.raises(ValueError, match=r"^b: a second rate for a$"):
             rates.parse_many({"a": "per_unit=1", "b": "op=a,per_unit=1"})
 
     def test_from_json(self) -> None:
@@ -182,7 +182,7 @@ class TestMissing:
     def test_missing(self, value: str, missing: list[str]) -> None:
         rate = parse_rate("x", value)
         none = {"prompt_tokens": None, "completion_tokens": None, "actual_cost": None}
-        assert rates.missing_inputs(rate, **none) == missing  # type: ignore[arg-type]
+        assert rates.missing_inputs(rate, **none) == missing
         assert rates.missing_inputs(rate, prompt_tokens=0, completion_tokens=0, actual_cost=Decimal(0)) == []
 
 
