@@ -76,7 +76,11 @@ def engine_options(url: str, threads: int) -> dict[str, Any]:
     if url.startswith("sqlite"):
         options["connect_args"] = {"check_same_thread": False, "timeout": 10}
     else:
-        options["connect_args"] = {"connect_timeout": 5, "application_name": "spillway", "options": "-c timezone=UTC"}
+        options["connect_args"] = {
+            "connect_timeout": 5,
+            "application_name": "spillway",
+            "options": "-c timezone=UTC",
+        }
     return options
 
 

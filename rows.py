@@ -151,8 +151,11 @@ class Rows(Generic[M]):
                 if conn.dialect.name == "sqlite"
                 else f"SELECT * FROM unnest({self._unnest(self.columns)})"
             )
-            clash = f" ON CONFLICT ({', '.join(self._keys)}) DO UPDATE SET {replace} = excluded.{replace}"
-            self._sql[key] = f"INSERT INTO {self.name} ({self.select_list}) {source}{clash if replace else ''}"
+            found = ", ".join(f'"{name}"' for name in self._keys)
+            clash = f" ON CONFLICT ({found}) DO UPDATE SET {replace} = excluded.{replace}"
+            self._sql[key] = (
+                f"INSERT INTO {self.name} ({self.select_list}) {source}{clash if replace else ''}"
+            )
         return self._write(conn, self._sql[key], self.columns, rows)
 
     def update(self, conn: Connection, rows: Sequence[M], columns: Sequence[str]) -> Statement:
@@ -161,12 +164,12 @@ class Rows(Generic[M]):
         if key not in self._sql:
             if conn.dialect.name == "sqlite":
                 sets = ", ".join(f'"{name}" = ?' for name in columns)
-                found = " AND ".join(f"{name} = ?" for name in self._keys)
+                found = " AND ".join(f'"{name}" = ?' for name in self._keys)
                 self._sql[key] = f"UPDATE {self.name} SET {sets} WHERE {found}"
             else:
                 names = [*columns, *self._keys]
                 sets = ", ".join(f'"{name}" = v."{name}"' for name in columns)
-                found = " AND ".join(f"t.{name} = v.{name}" for name in self._keys)
+                found = " AND ".join(f't."{name}" = v."{name}"' for name in self._keys)
                 listed = ", ".join(f'"{name}"' for name in names)
                 self._sql[key] = (
                     f"UPDATE {self.name} AS t SET {sets} FROM unnest({self._unnest(names)}) AS v({listed}) WHERE {found}"

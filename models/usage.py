@@ -34,13 +34,19 @@ class UsageRecord(Base):
         CheckConstraint("charged >= 0 AND priced >= 0", name="amounts"),
         CheckConstraint("charged = allowance + purchased + granted + overage + unfunded", name="split"),
         CheckConstraint(
-            "allowance >= 0 AND purchased >= 0 AND granted >= 0 AND overage >= 0 AND unfunded >= 0", name="parts"
+            "allowance >= 0 AND purchased >= 0 AND granted >= 0 AND overage >= 0 AND unfunded >= 0",
+            name="parts",
         ),
         CheckConstraint("settled >= 0 AND settled <= unfunded", name="settled"),
         UniqueConstraint("account_id", "idempotency_key"),
         UniqueConstraint("hold_id"),
         Index("ix_usage_records_occurred", "account_id", "occurred_at", "seq"),
-        partial_index("ix_usage_records_unsettled", "account_id", "seq", where="unfunded > settled AND voided_at IS NULL"),
+        partial_index(
+            "ix_usage_records_unsettled",
+            "account_id",
+            "seq",
+            where="unfunded > settled AND voided_at IS NULL",
+        ),
     )
 
     id: Mapped[Id] = mapped_column(primary_key=True)

@@ -51,9 +51,7 @@ class Mail(Base):
     """The outbox: a mail is written with what caused it and sent later by the `send-outbox` job."""
 
     __tablename__ = "mails"
-    __table_args__ = (
-        partial_index("ix_mails_unsent", "next_attempt_at", where="sent_at IS NULL"),
-    )
+    __table_args__ = (partial_index("ix_mails_unsent", "next_attempt_at", where="sent_at IS NULL"),)
 
     id: Mapped[Id] = mapped_column(primary_key=True)
     to: Mapped[str] = mapped_column(String(254))

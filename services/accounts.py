@@ -38,7 +38,9 @@ def sign_up_account(session: Session, user: User, name: str) -> Account:
     The sign-up credits come at once unless SIGNUP_GRANT waits for the verified e-mail.
     """
     account = _make(session, name=name, email=user.email, external_id=None)
-    session.add(Membership(user_id=user.id, account_id=account.id, role=Role.OWNER, created_at=account.created_at))
+    session.add(
+        Membership(user_id=user.id, account_id=account.id, role=Role.OWNER, created_at=account.created_at)
+    )
     if settings.current().signup_grant == "immediate" or user.email_verified_at is not None:
         grant_sign_up(session, account.id, [email_claim(user.email)])
     return account
@@ -89,9 +91,7 @@ def _make(session: Session, *, name: str, email: str | None, external_id: str | 
     session.flush()
     conn = session.connection()
     book = _book(conn, account.id, terms)
-    plans.start_plan(
-        conn, book, plans.FREE_TIER, included=0, rollover_max=None, ends_at=None, first=True
-    )
+    plans.start_plan(conn, book, plans.FREE_TIER, included=0, rollover_max=None, ends_at=None, first=True)
     credits.write_book(conn, book)
     session.refresh(account)
     return account
@@ -119,7 +119,7 @@ def grant_sign_up(session: Session, account_id: str, claims: list[str]) -> bool:
     fresh = 0
     for claim in sorted(claims):
         statement = insert(SignupClaim).values(key=claim, account_id=account_id, created_at=now)
-        fresh += conn.execute(statement.on_conflict_do_nothing()).rowcount
+        fresh += len(conn.execute(statement.on_conflict_do_nothing().returning(SignupClaim.key)).all())
     terms = catalog.current()
     if fresh < len(claims) or not terms.signup_credits:
         return False
@@ -208,7 +208,9 @@ def get(account_id: str) -> Account:
     return account
 
 
-def listing(limit: int, before: tuple[datetime, str] | None = None, search: str | None = None) -> list[Account]:
+def listing(
+    limit: int, before: tuple[datetime, str] | None = None, search: str | None = None
+) -> list[Account]:
     """Accounts, newest first, older than the (created_at, id) `before`."""
     query = select(Account).order_by(Account.created_at.desc(), Account.id.desc()).limit(limit)
     if before is not None:

@@ -122,7 +122,12 @@ def _read_counters(conn: Connection, books: Books, token_ids: Collection[str]) -
         start = _running_period(book)[0]
         for token_id in token_ids:
             book.counters[token_id] = found.get((book.account.id, token_id, start)) or COUNTERS.make(
-                account_id=book.account.id, scope="token", key=token_id, window="period", starts_at=start, used=0
+                account_id=book.account.id,
+                scope="token",
+                key=token_id,
+                window="period",
+                starts_at=start,
+                used=0,
             )
 
 
@@ -143,7 +148,9 @@ def _write(conn: Connection, books: Books) -> None:
     """Send everything the books collected; the caller commits."""
     all_books = list(books.by_id.values())
     new_lot_ids = {lot.id for book in all_books for lot in book.new_lots}
-    changed_lots = [lot for book in all_books for lot in book.changed_lots.values() if lot.id not in new_lot_ids]
+    changed_lots = [
+        lot for book in all_books for lot in book.changed_lots.values() if lot.id not in new_lot_ids
+    ]
     statements: list[Statement] = []
 
     def add(rows: Sequence[Any], make: Any, *arguments: Any) -> None:
@@ -169,7 +176,17 @@ def _write(conn: Connection, books: Books) -> None:
     add(
         [book.account for book in all_books if book.account_changed],
         ACCOUNTS.update,
-        ("subscription_id", "plan", "period_start", "period_end", "rates", "seq", "unfunded", "debt", "overage"),
+        (
+            "subscription_id",
+            "plan",
+            "period_start",
+            "period_end",
+            "rates",
+            "seq",
+            "unfunded",
+            "debt",
+            "overage",
+        ),
     )
     add(_used_tokens(books), TOKENS.update, ("last_used_at",))
     if statements:
@@ -229,7 +246,9 @@ def reset_limit(account_id: str, reason: str) -> dict[str, Any]:
     """
     with locked([account_id]) as books:
         book, conn = books[account_id], books.conn
-        subscription = run(conn, [SUBSCRIPTIONS.select(conn, "id IN ?", [book.account.subscription_id])])[0][0]
+        subscription = run(conn, [SUBSCRIPTIONS.select(conn, "id IN ?", [book.account.subscription_id])])[0][
+            0
+        ]
         included = plans.included_in(book, subscription)
         if not included:
             raise NoAllowance()
@@ -250,7 +269,9 @@ def reset_limit(account_id: str, reason: str) -> dict[str, Any]:
 
 
 def _zero_counters(conn: Connection, book: Book) -> None:
-    counters = run(conn, [COUNTERS.select(conn, "account_id IN ? AND window = 'period'", [book.account.id])])[0]
+    counters = run(
+        conn, [COUNTERS.select(conn, "account_id IN ? AND \"window\" = 'period'", [book.account.id])]
+    )[0]
     for counter in counters:
         counter.used = 0
     if counters:
@@ -282,7 +303,9 @@ def grant(
             )[0]
             if found:
                 return replayed(found[0].request, found[0].answer, request), True
-        lot = book.issue(Kind.GRANTED, credits, Reason.GRANT, ("grant", ""), expires_at=expires_at, note=reason)
+        lot = book.issue(
+            Kind.GRANTED, credits, Reason.GRANT, ("grant", ""), expires_at=expires_at, note=reason
+        )
         book.new_entries[-1].cause_id = lot.id
         settle_unfunded(books.conn, book, lot)
         answer = {"lot": lot.id, "balance": short_balance(book)}

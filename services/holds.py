@@ -116,7 +116,12 @@ def release(hold_id: str, own_account: str | None) -> dict[str, Any]:
 
 @database.retrying
 def extend(
-    presented: Presented, hold_id: str, own_account: str | None, *, ttl_seconds: int | None, amount: int | None
+    presented: Presented,
+    hold_id: str,
+    own_account: str | None,
+    *,
+    ttl_seconds: int | None,
+    amount: int | None,
 ) -> dict[str, Any]:
     """Let an open hold live `ttl_seconds` from now, and raise what it holds to `amount`.
 
@@ -133,7 +138,9 @@ def extend(
         if hold.state != HoldState.OPEN:
             raise HoldNotOpen(f"The hold is {hold.state}.", state=hold.state)
         if amount is not None and amount < hold.amount:
-            raise ValidationError({"credits": ["A hold can only be raised; capture or release it to free credits."]})
+            raise ValidationError(
+                {"credits": ["A hold can only be raised; capture or release it to free credits."]}
+            )
         usage.check_status(book, enforce=True)
         if amount is not None and amount > hold.amount:
             usage.fund(book, amount - hold.amount, caller, enforce=True)
@@ -168,7 +175,9 @@ def listing(account_id: str, state: str | None, before: str | None, limit: int) 
     if state == HoldState.OPEN:
         query = query.where(Hold.state == state, Hold.expires_at > now)
     elif state == HoldState.EXPIRED:
-        query = query.where((Hold.state == state) | ((Hold.state == HoldState.OPEN) & (Hold.expires_at <= now)))
+        query = query.where(
+            (Hold.state == state) | ((Hold.state == HoldState.OPEN) & (Hold.expires_at <= now))
+        )
     elif state is not None:
         query = query.where(Hold.state == state)
     return list(db.session.scalars(query))

@@ -101,9 +101,7 @@ def _hourly(
         cost = func.sum(UsageRecord.actual_cost)
     group = GROUPS[by]
     query = (
-        select(
-            func.min(UsageRecord.occurred_at), group, func.sum(UsageRecord.charged), func.count(), cost
-        )
+        select(func.min(UsageRecord.occurred_at), group, func.sum(UsageRecord.charged), func.count(), cost)
         .where(
             UsageRecord.account_id == account_id,
             UsageRecord.occurred_at >= start,
