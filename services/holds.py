@@ -44,9 +44,7 @@ def create(
     presented: Presented, account_ref: str | None, request: UsageRequest, ttl_seconds: int
 ) -> tuple[dict[str, Any], bool]:
     """Set credits aside. The answer and whether it is a replay. Refused as usage would be."""
-    identity = tokens.identity(presented.token_id)
-    tokens.check_secret(identity, presented)
-    assert identity is not None
+    identity = tokens.known(presented)
     account_id = accounts.account_for(identity.account_id, account_ref)
     capped = {presented.token_id} if identity.cap is not None else set()
     wanted = Wanted(token_ids={presented.token_id}, capped_token_ids=capped)
@@ -128,8 +126,7 @@ def extend(
     Raises NotFound, HoldNotOpen, ValidationError for a lower amount, and what refuses usage for the difference.
     """
     account_id = find(hold_id, own_account).account_id
-    identity = tokens.identity(presented.token_id)
-    capped = {presented.token_id} if identity is not None and identity.cap is not None else set()
+    capped = {presented.token_id} if tokens.known(presented).cap is not None else set()
     wanted = Wanted(token_ids={presented.token_id}, capped_token_ids=capped)
     with credits.locked([account_id], wanted) as books:
         book = books[account_id]

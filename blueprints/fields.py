@@ -1,0 +1,212 @@
+"""Strict marshmallow fields: they refuse what they would have to round or guess."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+import marshmallow
+import simplejson
+from marshmallow import fields
+
+import amounts
+from errors import ValidationError
+
+_NUMBER = re.compile(r"-?[0-9]{1,40}(\.[0-9]{1,40})?", re.ASCII)
+_MAX_INTEGER = 10**15
+
+
+class StrictSchema(marshmallow.Schema):
+    """Unknown fields are refused; `load_strict` raises our ValidationError with dotted paths."""
+
+    class Meta:
+        unknown = marshmallow.RAISE
+
+    def load_strict(self, data: Any) -> Any:
+        """Raises ValidationError."""
+        try:
+            return self.load(data)
+        except marshmallow.ValidationError as error:
+            raise ValidationError(flatten(error.normalized_messages())) from None
+
+
+def flatten(messages: Mapping[Any, Any], path: str = "") -> dict[str, list[str]]:
+    """marshmallow's nested messages as `{"records.3.credits": […]}`."""
+    flat: dict[str, list[str]] = {}
+    for name, inner in messages.items():
+        where = str(name) if not path else path if name == "_schema" else f"{path}.{name}"
+        where = "body" if where == "_schema" else where
+        if isinstance(inner, Mapping):
+            flat |= flatten(inner, where)
+        else:
+            flat.setdefault(where, []).extend(str(message) for message in inner)
+    return flat
+
+
+def _decimal(value: Any) -> Decimal:
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        return Decimal(value)
+    if isinstance(value, int | Decimal) and not isinstance(value, bool):
+        try:
+            return Decimal(value)
+        except InvalidOperation:
+            pass
+    raise marshmallow.ValidationError("Not a number.")
+
+
+class Credits(fields.Field[int]):
+    """A JSON number or decimal string of credits, exact, at most 6 decimals; loads as micro-credits."""
+
+    def __init__(self, *, positive: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.positive = positive
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> int:
+        try:
+            micros = amounts.to_micros(_decimal(value))
+        except ValueError as error:
+            raise marshmallow.ValidationError(str(error)) from None
+        if self.positive and not micros:
+            raise marshmallow.ValidationError("Must be more than 0.")
+        return micros
+
+
+class Quantity(Credits):
+    """A count or measure with at most 6 decimals; loads as millionths."""
+
+
+class Cost(fields.Field[Decimal]):
+    """Money in the major unit, not negative, kept digit for digit."""
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> Decimal:
+        number = _decimal(value)
+        if not 0 <= number <= amounts.MAX_CREDITS:
+            raise marshmallow.ValidationError(f"Must be from 0 to {amounts.MAX_CREDITS}.")
+        digits, exponent = number.as_tuple()[1:]
+        if len(digits) > 40 or not isinstance(exponent, int) or exponent < -40:
+            raise marshmallow.ValidationError("Too many digits.")
+        return number.normalize() if number else Decimal(0)
+
+
+class StrictInteger(fields.Field[int]):
+    """A JSON integer: neither 1.9 nor "3" nor true."""
+
+    def __init__(self, *, low: int = 0, high: int = _MAX_INTEGER, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.low, self.high = low, high
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise marshmallow.ValidationError("Not a whole number.")
+        if not self.low <= value <= self.high:
+            raise marshmallow.ValidationError(f"Must be from {self.low} to {self.high}.")
+        return value
+
+
+class QueryInteger(StrictInteger):
+    """A whole number in a query string."""
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> int:
+        if not re.fullmatch(r"[0-9]{1,9}", str(value), re.ASCII):
+            raise marshmallow.ValidationError("Not a whole number.")
+        return super()._deserialize(int(value), attr, data, **kwargs)
+
+
+class StrictBoolean(fields.Field[bool]):
+    """true or false, nothing that merely looks like it."""
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> bool:
+        if not isinstance(value, bool):
+            raise marshmallow.ValidationError("Must be true or false.")
+        return value
+
+
+class Text(fields.Field[str]):
+    """One line of text without control characters."""
+
+    def __init__(self, *, low: int = 1, high: int = 200, pattern: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.low, self.high = low, high
+        self.pattern = re.compile(pattern, re.ASCII) if pattern else None
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> str:
+        if not isinstance(value, str):
+            raise marshmallow.ValidationError("Not a string.")
+        if not self.low <= len(value) <= self.high:
+            raise marshmallow.ValidationError(f"Must have {self.low} to {self.high} characters.")
+        if not value.isprintable() and any(unicodedata.category(char) in ("Cc", "Cs") for char in value):
+            raise marshmallow.ValidationError("Must not hold control characters.")
+        if self.pattern is not None and not self.pattern.fullmatch(value):
+            raise marshmallow.ValidationError("Has characters or a form that is not allowed.")
+        return value
+
+
+class UtcTime(fields.Field[datetime]):
+    """An RFC 3339 time with its offset; `dates` also takes a bare date as midnight UTC (for from and to)."""
+
+    _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+    _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+
+    def __init__(self, *, dates: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.dates = dates
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> datetime:
+        try:
+            if isinstance(value, str) and self.dates and self._DATE.fullmatch(value):
+                return datetime.fromisoformat(value).replace(tzinfo=UTC)
+            if isinstance(value, str) and self._TIME.fullmatch(value):
+                moment = datetime.fromisoformat(value.upper()).astimezone(UTC)
+                if moment.year >= 1970:
+                    return moment
+        except (ValueError, OverflowError):
+            pass
+        raise marshmallow.ValidationError("Not an RFC 3339 time with an offset, such as 2026-11-21T10:00:00Z.")
+
+
+class Properties(fields.Field[str]):
+    """A JSON object of the caller's own; loads as its canonical text."""
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> str | None:  # type: ignore[override]
+        if not isinstance(value, dict):
+            raise marshmallow.ValidationError("Not an object.")
+        return _canonical(value) if value else None
+
+
+def _canonical(value: dict[str, Any]) -> str:
+
+    return simplejson.dumps(value, use_decimal=True, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+class Choice(Text):
+    """One of a few words."""
+
+    def __init__(self, *allowed: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.allowed = allowed
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> str:
+        if value not in self.allowed:
+            raise marshmallow.ValidationError(f"Must be one of {', '.join(self.allowed)}.")
+        return str(value)
+
+
+class Key(Text):
+    """An idempotency key."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(low=1, high=255, **kwargs)
+
+
+class AccountRef(Text):
+    """Spillway's id or the operator's external id of an account."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(low=1, high=128, pattern=r"[A-Za-z0-9._:@-]+", **kwargs)
+
+

@@ -1,0 +1,284 @@
+"""What every API route shares: the order of refusal, bodies and queries, lists, and how errors are rendered."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import functools
+import json
+import logging
+import re
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+from flask import Blueprint, Flask, Response, current_app, g, render_template, request
+from flask_wtf.csrf import CSRFError
+from werkzeug.exceptions import HTTPException
+
+import errors
+from blueprints import jsonio
+from blueprints.fields import StrictSchema
+from database import OUTAGES
+from errors import SpillwayError, ValidationError
+from services import tokens
+from services.tokens import Caller, Presented
+
+BODY_LIMIT = 1024 * 1024
+BATCH_LIMIT = 8 * BODY_LIMIT
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+_log = logging.getLogger("spillway")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """What the OpenAPI document says of one route."""
+
+    summary: str
+    scope: str | None
+    body: StrictSchema | None = None
+    query: StrictSchema | None = None
+    answers: Mapping[int, str] = field(default_factory=dict)
+    keyed: bool = False
+
+
+def endpoint(
+    blueprint: Blueprint,
+    method: str,
+    rule: str,
+    *,
+    summary: str,
+    scope: str | None,
+    answers: Mapping[int, str],
+    body: StrictSchema | None = None,
+    query: StrictSchema | None = None,
+    limit: int = BODY_LIMIT,
+    optional_body: bool = False,
+    keyed: bool = False,
+    hot: bool = False,
+) -> Callable[[Callable[..., Response]], Callable[..., Response]]:
+    """Register a view of the API. It is called as `view(caller, [body,] [query,] **path)`.
+
+    The token is judged first, then the scope, then the request. A `hot` view gets the token as it was presented and
+    judges it under the lock it takes anyway; only where the request is refused is the token read here. `answers` maps
+    a status to the name of the answer's schema in the document.
+    """
+
+    def register(view: Callable[..., Response]) -> Callable[..., Response]:
+        @functools.wraps(view)
+        def run(**path: Any) -> Response:
+            presented = tokens.parse(request.headers.get("Authorization"), request.headers.get("X-Api-Key"))
+            if not hot:
+                caller: Caller | Presented = tokens.authenticate(presented, scope)
+            else:
+                caller = presented
+            try:
+                arguments = _arguments(body, query, limit, optional_body)
+            except SpillwayError:
+                if hot:
+                    tokens.authenticate(presented, scope)
+                raise
+            return view(caller, *arguments, **path)
+
+        run.operation = Operation(  # type: ignore[attr-defined]
+            summary=summary, scope=scope, body=body, query=query, answers=answers, keyed=keyed
+        )
+        blueprint.add_url_rule(rule, view_func=run, methods=[method])
+        return run
+
+    return register
+
+
+def _arguments(
+    body: StrictSchema | None, query: StrictSchema | None, limit: int, optional_body: bool
+) -> list[dict[str, Any]]:
+    arguments = []
+    if body is not None:
+        arguments.append(body.load_strict(read_json(limit, optional_body)))
+    if query is not None:
+        arguments.append(query.load_strict(_query()))
+    return arguments
+
+
+def _query() -> dict[str, str]:
+    repeated = [name for name, values in request.args.lists() if len(values) > 1]
+    if repeated:
+        raise ValidationError({name: ["Given more than once."] for name in repeated})
+    return {name: value for name, value in request.args.items()}
+
+
+def read_json(limit: int = BODY_LIMIT, optional: bool = False) -> dict[str, Any]:
+    """The request's JSON object. Raises PayloadTooLarge, UnsupportedMediaType, MalformedJson, ValidationError."""
+    if (request.content_length or 0) > limit:
+        raise errors.PayloadTooLarge(f"At most {limit} bytes.")
+    raw = request.stream.read(limit + 1)
+    if len(raw) > limit:
+        raise errors.PayloadTooLarge(f"At most {limit} bytes.")
+    if optional and not raw:
+        return {}
+    if request.mimetype != "application/json":
+        raise errors.UnsupportedMediaType()
+    value = jsonio.parse(raw)
+    if not isinstance(value, dict):
+        raise ValidationError({"body": ["Must be an object."]})
+    return value
+
+
+def idempotency_key(body_key: str | None) -> str | None:
+    """The key of the header or the body. Raises ValidationError for two different ones or an impossible one."""
+    header = request.headers.get("Idempotency-Key")
+    if header is None:
+        return body_key
+    if not 1 <= len(header) <= 255 or not header.isprintable():
+        raise ValidationError({"Idempotency-Key": ["Must have 1 to 255 printable characters."]})
+    if body_key is not None and body_key != header:
+        raise ValidationError({"idempotency_key": ["Differs from the header Idempotency-Key."]})
+    return header
+
+
+def answer(value: Any, status: int = 200, *, replayed: bool = False) -> Response:
+    """A JSON answer. A replay is always 200 and says so."""
+    response = Response(jsonio.dumps(value), status=200 if replayed else status, mimetype="application/json")
+    if replayed:
+        response.headers["Idempotent-Replayed"] = "true"
+    return response
+
+
+# Lists
+
+
+def encode_cursor(*key: Any) -> str:
+    """An opaque cursor of a sort key: whole numbers and strings."""
+    return base64.urlsafe_b64encode(json.dumps(key).encode()).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str | None, *types: type) -> list[Any] | None:
+    """The sort key. Raises ValidationError for a cursor that is none of ours."""
+    if cursor is None:
+        return None
+    try:
+        key = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        if len(key) == len(types) and all(type(part) is kind for part, kind in zip(key, types, strict=True)):
+            if all(abs(part) < 2**62 for part in key if isinstance(part, int)):
+                return list(key)
+    except (ValueError, TypeError, binascii.Error, RecursionError):
+        pass
+    raise ValidationError({"cursor": ["Not a cursor of this list."]})
+
+
+def page(rows: Sequence[Any], limit: int, render: Callable[[Any], Any], cursor: Callable[[Any], str]) -> Response:
+    """A list answer of `rows`, which were asked for with `limit + 1`."""
+    shown = rows[:limit]
+    following = cursor(shown[-1]) if len(rows) > limit else None
+    return answer({"data": [render(row) for row in shown], "next_cursor": following})
+
+
+# Errors
+
+
+def problem(error: SpillwayError) -> dict[str, Any]:
+    """RFC 9457's members, with the stable code."""
+    body = {
+        "type": f"/api/docs#{error.code}",
+        "title": error.title,
+        "status": error.status,
+        "detail": error.detail,
+        "code": error.code,
+    }
+    return body | error.extra
+
+
+def _render(error: SpillwayError) -> Response:
+    if wants_problem():
+        response = Response(
+            jsonio.dumps(problem(error)), status=error.status, mimetype="application/problem+json"
+        )
+    else:
+        response = Response(render_template("errors.html", error=error), status=error.status, mimetype="text/html")
+    retry_after = getattr(error, "retry_after", None)
+    if retry_after is not None:
+        response.headers["Retry-After"] = str(retry_after)
+    if error.status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+def wants_problem() -> bool:
+    """The API and the webhooks answer problem+json, pages answer HTML."""
+    return request.path.startswith(("/api/", "/webhooks/"))
+
+
+_HTTP_ERRORS: dict[int, type[SpillwayError]] = {
+    400: errors.BadRequest,
+    404: errors.NotFound,
+    405: errors.MethodNotAllowed,
+    413: errors.PayloadTooLarge,
+    415: errors.UnsupportedMediaType,
+}
+
+
+def _http_error(error: HTTPException) -> Response:
+    if error.code is not None and error.code < 400:
+        return error.get_response()  # type: ignore[return-value]
+    kind = _HTTP_ERRORS.get(error.code or 500)
+    if kind is None:
+        kind = type("HttpError", (SpillwayError,), {"status": error.code or 500, "code": _code(error.code)})
+        kind.title = error.name
+    response = _render(kind())
+    if error.code == 405:
+        response.headers["Allow"] = ", ".join(getattr(error, "valid_methods", None) or ())
+    return response
+
+
+def _code(status: int | None) -> str:
+    return HTTPStatus(status or 500).phrase.lower().replace(" ", "_").replace("-", "_")
+
+
+def _unexpected(error: Exception) -> Response:
+    _log.exception("unexpected error", exc_info=error)
+    return _render(SpillwayError())
+
+
+def _outage(error: Exception) -> Response:
+    _log.error("the database can not answer: %s", type(error).__name__)
+    return _render(errors.DatabaseBusy())
+
+
+def _csrf(error: CSRFError) -> Response:
+    return _render(errors.BadRequest("The form has expired. Go back, load the page again and send it once more."))
+
+
+def _set_request_id() -> None:
+    shown = request.headers.get("X-Request-Id", "")
+    g.request_id = shown if _REQUEST_ID.fullmatch(shown) else uuid.uuid4().hex
+
+
+def _send_request_id(response: Response) -> Response:
+    response.headers["X-Request-Id"] = g.get("request_id") or uuid.uuid4().hex
+    return response
+
+
+def register(app: Flask) -> None:
+    """Request ids and the one renderer of errors."""
+    app.json = jsonio.DecimalProvider(app)
+    app.before_request(_set_request_id)
+    app.after_request(_send_request_id)
+    app.register_error_handler(SpillwayError, _render)
+    app.register_error_handler(CSRFError, _csrf)
+    app.register_error_handler(HTTPException, _http_error)
+    for outage in OUTAGES:
+        app.register_error_handler(outage, _outage)
+    app.register_error_handler(Exception, _unexpected)
+
+
+def operations() -> list[tuple[str, str, Operation]]:
+    """Method, path and description of every API route of the running app."""
+    found = []
+    for rule in current_app.url_map.iter_rules():
+        operation = getattr(current_app.view_functions[rule.endpoint], "operation", None)
+        if operation is not None:
+            method = next(iter((rule.methods or set()) - {"HEAD", "OPTIONS"}))
+            found.append((method, rule.rule, operation))
+    return sorted(found, key=lambda entry: (entry[1], entry[0]))
