@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from dotenv import dotenv_values
 from flask import current_app
 
+import clock
 from amounts import to_micros
 
 T = TypeVar("T")
@@ -84,7 +85,9 @@ class Settings:
             catalog_file=read("CATALOG_FILE", Path, instance / "catalog.toml"),
             credit_name=read("CREDIT_NAME", _text, "credits"),
             signup_credits=read("SIGNUP_CREDITS", _credits, Decimal(100)),
-            signup_grant=read("SIGNUP_GRANT", _choice("immediate", "verified"), "verified" if mail_url else "immediate"),
+            signup_grant=read(
+                "SIGNUP_GRANT", _choice("immediate", "verified"), "verified" if mail_url else "immediate"
+            ),
             free_monthly_credits=read("FREE_MONTHLY_CREDITS", _credits, Decimal(0)),
             grace_days=read("GRACE_DAYS", _whole(0, 365), 7),
             suspend_days=read("SUSPEND_DAYS", _whole(0, 365), 14),
@@ -280,8 +283,6 @@ def _database_url(value: str) -> str:
 
 
 def _clock_file(value: str) -> Path:
-    import clock
-
     path = Path(value)
     try:
         clock.configure(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -208,5 +207,3 @@ class AccountRef(Text):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(low=1, high=128, pattern=r"[A-Za-z0-9._:@-]+", **kwargs)
-
-

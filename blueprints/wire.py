@@ -192,9 +192,7 @@ def problem(error: SpillwayError) -> dict[str, Any]:
 
 def _render(error: SpillwayError) -> Response:
     if wants_problem():
-        response = Response(
-            jsonio.dumps(problem(error)), status=error.status, mimetype="application/problem+json"
-        )
+        response = Response(jsonio.dumps(problem(error)), status=error.status, mimetype="application/problem+json")
     else:
         response = Response(render_template("errors.html", error=error), status=error.status, mimetype="text/html")
     retry_after = getattr(error, "retry_after", None)

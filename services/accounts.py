@@ -38,9 +38,7 @@ def sign_up_account(session: Session, user: User, name: str) -> Account:
     The sign-up credits come at once unless SIGNUP_GRANT waits for the verified e-mail.
     """
     account = _make(session, name=name, email=user.email, external_id=None)
-    session.add(
-        Membership(user_id=user.id, account_id=account.id, role=Role.OWNER, created_at=account.created_at)
-    )
+    session.add(Membership(user_id=user.id, account_id=account.id, role=Role.OWNER, created_at=account.created_at))
     if settings.current().signup_grant == "immediate" or user.email_verified_at is not None:
         grant_sign_up(session, account.id, [email_claim(user.email)])
     return account
@@ -208,9 +206,7 @@ def get(account_id: str) -> Account:
     return account
 
 
-def listing(
-    limit: int, before: tuple[datetime, str] | None = None, search: str | None = None
-) -> list[Account]:
+def listing(limit: int, before: tuple[datetime, str] | None = None, search: str | None = None) -> list[Account]:
     """Accounts, newest first, older than the (created_at, id) `before`."""
     query = select(Account).order_by(Account.created_at.desc(), Account.id.desc()).limit(limit)
     if before is not None:

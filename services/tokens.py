@@ -44,6 +44,7 @@ class Identity:
 class Caller:
     """A token that was good when it was read. `account_id` is None for a service token."""
 
+    presented: Presented
     token_id: str
     account_id: str | None
     scopes: frozenset[str]
@@ -100,18 +101,21 @@ def check(row: Token | None, presented: Presented, scope: str | None, now: datet
         raise Unauthenticated()
     if row.revoked_at is not None or (row.expires_at is not None and row.expires_at <= now):
         raise Unauthenticated()
-    caller = Caller(
-        row.id, row.account_id, frozenset(row.scopes.split(",")), row.user_id, row.cap, row.expires_at
-    )
+    scopes = frozenset(row.scopes.split(","))
+    caller = Caller(presented, row.id, row.account_id, scopes, row.user_id, row.cap, row.expires_at)
     if scope is not None:
         require_scope(caller, scope)
     return caller
 
 
 def require_scope(caller: Caller, scope: str) -> None:
-    """Raises MissingScope."""
-    if scope not in caller.scopes:
-        raise MissingScope(f"The token needs the scope {scope!r}.", scope=scope)
+    """Judge one scope, or alternatives such as `tokens|admin`, of which `admin` counts only for service tokens.
+
+    Raises MissingScope, which names the first.
+    """
+    wanted = scope.split("|")
+    if not caller.scopes.intersection(wanted):
+        raise MissingScope(f"The token needs the scope {wanted[0]!r}.", scope=wanted[0])
 
 
 def authenticate(presented: Presented, scope: str | None) -> Caller:

@@ -1,0 +1,26 @@
+"""Requests of the token API."""
+
+from __future__ import annotations
+
+from marshmallow import fields
+
+from blueprints.fields import AccountRef, Choice, Credits, QueryInteger, StrictSchema, Text, UtcTime
+from models.token import SCOPES
+
+
+class CreateSchema(StrictSchema):
+    account = AccountRef()
+    name = Text(required=True, high=100)
+    scopes = fields.List(Choice(*SCOPES), required=True)
+    expires_at = UtcTime(load_default=None, allow_none=True)
+    cap = Credits(load_default=None, allow_none=True, metadata={"description": "Credits per period."})
+
+
+class TokenListQuery(StrictSchema):
+    account = AccountRef()
+    limit = QueryInteger(low=1, high=200, load_default=50)
+    cursor = Text(high=500)
+
+
+class AccountQuery(StrictSchema):
+    account = AccountRef()

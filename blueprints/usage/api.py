@@ -1,0 +1,337 @@
+"""The spending API: balance, usage, records, check, holds, ledger."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from flask import Blueprint, Response
+
+import clock
+import settings
+from blueprints.fields import StrictSchema
+from blueprints.usage import schemas
+from blueprints.wire import (
+    BATCH_LIMIT,
+    answer,
+    decode_cursor,
+    encode_cursor,
+    endpoint,
+    idempotency_key,
+    page,
+    problem,
+)
+from errors import Forbidden, SpillwayError, ValidationError
+from models.types import from_microseconds, to_microseconds
+from models.usage import UsageRecord
+from services import accounts, credits, holds, ledger, records, summaries, tokens, usage
+from services.records import Filters
+from services.tokens import Caller, Presented
+from services.usage import Item, Outcome, UsageRequest
+
+blueprint = Blueprint("usage_api", __name__, url_prefix="/api/v1")
+
+_USAGE = schemas.UsageSchema()
+_CAPTURE = schemas.CaptureSchema()
+
+
+def _usage_request(body: dict[str, Any], own_account: str | None) -> UsageRequest:
+    """Raises Forbidden for an account token that sends a field which is the operator's alone."""
+    sent = body.pop("sent")
+    reserved = settings.current().operator_only_fields
+    if own_account is not None and reserved & sent:
+        raise Forbidden(f"Only service tokens may send {', '.join(sorted(reserved & sent))}.")
+    return UsageRequest(**body)
+
+
+@endpoint(
+    blueprint,
+    "GET",
+    "/balance",
+    summary="What the account has",
+    scope="read",
+    query=schemas.AccountQuery(),
+    answers={200: "Balance"},
+)
+def get_balance(caller: Caller, query: dict[str, Any]) -> Response:
+    return answer(credits.balance(accounts.locate(caller, query.get("account"))))
+
+
+# Usage
+
+
+@endpoint(
+    blueprint,
+    "POST",
+    "/usage",
+    summary="Record one unit of work and deduct its credits",
+    scope="write",
+    body=_USAGE,
+    answers={201: "Usage", 200: "Usage"},
+    keyed=True,
+    hot=True,
+)
+def post_usage(presented: Presented, body: dict[str, Any]) -> Response:
+    return _record(presented, body, None)
+
+
+def _record(presented: Presented, body: dict[str, Any], hold_id: str | None) -> Response:
+    body["idempotency_key"] = idempotency_key(body.get("idempotency_key"))
+    account = body.pop("account", None)
+    request = _usage_request(body, tokens.known(presented).account_id)
+    outcome = usage.record(presented, account, request, hold_id)
+    assert outcome.record is not None
+    return answer(records.answer(outcome.record), 201, replayed=outcome.replayed)
+
+
+@endpoint(
+    blueprint,
+    "POST",
+    "/usage/batch",
+    summary="Record up to 1,000 units of work, each on its own",
+    scope="write",
+    body=schemas.BatchSchema(),
+    limit=BATCH_LIMIT,
+    answers={200: "Batch"},
+)
+def post_batch(caller: Caller, body: dict[str, Any]) -> Response:
+    if idempotency_key(None) is not None:
+        raise ValidationError({"Idempotency-Key": ["A batch has a key per record, not one of its own."]})
+    presented = caller.presented
+    outcomes = [Outcome() for _ in body["records"]]
+    items: list[tuple[Item, Outcome]] = []
+    for position, (raw, outcome) in enumerate(zip(body["records"], outcomes, strict=True)):
+        try:
+            items.append((_batch_item(caller, presented, raw, body.get("account"), position), outcome))
+        except SpillwayError as error:
+            outcome.error = error
+    for (_, outcome), decided in zip(items, usage.spend([item for item, _ in items]), strict=True):
+        outcome.record, outcome.replayed, outcome.error = decided.record, decided.replayed, decided.error
+    results = [_batch_result(outcome) for outcome in outcomes]
+    accepted = sum(outcome.record is not None for outcome in outcomes)
+    return answer({"results": results, "accepted": accepted, "refused": len(results) - accepted})
+
+
+def _batch_item(caller: Caller, presented: Presented, raw: Any, account: str | None, position: int) -> Item:
+    if not isinstance(raw, dict):
+        raise ValidationError({f"records.{position}": ["Must be an object."]})
+    loaded = _USAGE.load_strict(raw)
+    ref = loaded.pop("account", None) or account
+    return Item(presented, ref, _usage_request(loaded, caller.account_id))
+
+
+def _batch_result(outcome: Outcome) -> dict[str, Any]:
+    if outcome.record is None:
+        assert outcome.error is not None
+        return {"status": outcome.error.status, "error": problem(outcome.error)}
+    body = records.answer(outcome.record)
+    if outcome.replayed:
+        return {"status": 200, "replayed": True, "record": body}
+    return {"status": 201, "record": body}
+
+
+def _record_cursor(record: UsageRecord) -> str:
+    return encode_cursor(to_microseconds(record.occurred_at), record.seq)
+
+
+@endpoint(
+    blueprint,
+    "GET",
+    "/usage/records",
+    summary="Usage records, newest first",
+    scope="read",
+    query=schemas.RecordListQuery(),
+    answers={200: "RecordList"},
+)
+def get_records(caller: Caller, query: dict[str, Any]) -> Response:
+    account_id = accounts.locate(caller, query.get("account"))
+    names = ("start", "end", "operation", "model", "subject", "source")
+    filters = Filters(**{name: query.get(name) for name in names})
+    key = decode_cursor(query.get("cursor"), int, int)
+    before = (from_microseconds(key[0]), key[1]) if key else None
+    rows = records.listing(account_id, filters, query["limit"] + 1, before)
+    return page(rows, query["limit"], records.detail, _record_cursor)
+
+
+@endpoint(
+    blueprint,
+    "GET",
+    "/usage/records/<record_id>",
+    summary="One usage record",
+    scope="read",
+    query=schemas.AccountQuery(),
+    answers={200: "Record"},
+)
+def get_record(caller: Caller, query: dict[str, Any], record_id: str) -> Response:
+    return answer(records.detail(records.find(record_id, _own(caller, query.get("account")))))
+
+
+@endpoint(
+    blueprint,
+    "POST",
+    "/usage/records/<record_id>/void",
+    summary="Reverse a record once",
+    scope="write",
+    body=schemas.VoidSchema(),
+    answers={200: "Record"},
+)
+def void_record(caller: Caller, body: dict[str, Any], record_id: str) -> Response:
+    return answer(records.detail(records.void(caller, record_id, body["reason"])))
+
+
+@endpoint(
+    blueprint,
+    "GET",
+    "/usage/summary",
+    summary="Usage over time",
+    scope="read",
+    query=schemas.SummaryQuery(),
+    answers={200: "Summary"},
+)
+def get_summary(caller: Caller, query: dict[str, Any]) -> Response:
+    account = accounts.get(accounts.locate(caller, query.get("account")))
+    start = query.get("start") or account.period_start
+    end = query.get("end") or max(clock.now(), start)
+    return answer(_summary(account.id, start, end, query))
+
+
+def _summary(account_id: str, start: datetime, end: datetime, query: dict[str, Any]) -> dict[str, Any]:
+    return summaries.summary(account_id, start, end, query["interval"], query["by"])
+
+
+# Check and holds
+
+
+@endpoint(
+    blueprint,
+    "POST",
+    "/check",
+    summary="Whether usage would be accepted; writes nothing",
+    scope="read",
+    body=schemas.CheckSchema(),
+    answers={200: "Check"},
+)
+def post_check(caller: Caller, body: dict[str, Any]) -> Response:
+    account_id = accounts.locate(caller, body.pop("account", None))
+    return answer(usage.check(caller, account_id, UsageRequest(**body)))
+
+
+@endpoint(
+    blueprint,
+    "POST",
+    "/holds",
+    summary="Set credits aside before the cost is known",
+    scope="write",
+    body=schemas.HoldSchema(),
+    answers={201: "Hold", 200: "Hold"},
+    keyed=True,
+    hot=True,
+)
+def post_hold(presented: Presented, body: dict[str, Any]) -> Response:
+    key = idempotency_key(body.pop("idempotency_key", None))
+    account, ttl_seconds = body.pop("account", None), body.pop("ttl_seconds")
+    request = UsageRequest(**body, idempotency_key=key)
+    value, replayed = holds.create(presented, account, request, ttl_seconds)
+    return answer(value, 201, replayed=replayed)
+
+
+@endpoint(
+    blueprint,
+    "GET",
+    "/holds",
+    summary="Holds, newest first",
+    scope="read",
+    query=schemas.HoldListQuery(),
+    answers={200: "HoldList"},
+)
+def get_holds(caller: Caller, query: dict[str, Any]) -> Response:
+    account_id = accounts.locate(caller, query.get("account"))
+    key = decode_cursor(query.get("cursor"), str)
+    rows = holds.listing(account_id, query.get("state"), key[0] if key else None, query["limit"] + 1)
+    now = clock.now()
+    return page(rows, query["limit"], lambda hold: holds.render(hold, now), lambda hold: encode_cursor(hold.id))
+
+
+@endpoint(
+    blueprint,
+    "GET",
+    "/holds/<hold_id>",
+    summary="One hold",
+    scope="read",
+    query=schemas.AccountQuery(),
+    answers={200: "Hold"},
+)
+def get_hold(caller: Caller, query: dict[str, Any], hold_id: str) -> Response:
+    return answer(holds.render(holds.find(hold_id, _own(caller, query.get("account"))), clock.now()))
+
+
+@endpoint(
+    blueprint,
+    "POST",
+    "/holds/<hold_id>/extend",
+    summary="Let a hold live longer or hold more",
+    scope="write",
+    body=schemas.ExtendSchema(),
+    answers={200: "Hold"},
+)
+def extend_hold(caller: Caller, body: dict[str, Any], hold_id: str) -> Response:
+    presented = caller.presented
+    ttl_seconds, amount = body.get("ttl_seconds"), body.get("credits")
+    return answer(holds.extend(presented, hold_id, caller.account_id, ttl_seconds=ttl_seconds, amount=amount))
+
+
+@endpoint(
+    blueprint,
+    "POST",
+    "/holds/<hold_id>/capture",
+    summary="Charge what a hold was made for",
+    scope="write",
+    body=_CAPTURE,
+    optional_body=True,
+    answers={201: "Usage", 200: "Usage"},
+    keyed=True,
+    hot=True,
+)
+def capture_hold(presented: Presented, body: dict[str, Any], hold_id: str) -> Response:
+    return _record(presented, body, hold_id)
+
+
+@endpoint(
+    blueprint,
+    "POST",
+    "/holds/<hold_id>/release",
+    summary="Give a hold's credits free",
+    scope="write",
+    body=StrictSchema(),
+    optional_body=True,
+    answers={200: "Hold"},
+)
+def release_hold(caller: Caller, _body: dict[str, Any], hold_id: str) -> Response:
+    return answer(holds.release(hold_id, caller.account_id))
+
+
+# Ledger
+
+
+@endpoint(
+    blueprint,
+    "GET",
+    "/ledger",
+    summary="Every change of every lot, newest first",
+    scope="read",
+    query=schemas.ListQuery(),
+    answers={200: "Ledger"},
+)
+def get_ledger(caller: Caller, query: dict[str, Any]) -> Response:
+    account_id = accounts.locate(caller, query.get("account"))
+    key = decode_cursor(query.get("cursor"), int)
+    credits.refresh(account_id)
+    rows = ledger.listing(account_id, query["limit"] + 1, key[0] if key else None)
+    return page(rows, query["limit"], ledger.render, lambda entry: encode_cursor(entry.seq))
+
+
+def _own(caller: Caller, ref: str | None) -> str | None:
+    """The account an object must belong to: the token's, or the one a service token names, or any."""
+    if ref is None:
+        return caller.account_id
+    return accounts.locate(caller, ref)

@@ -1,0 +1,156 @@
+"""Requests of the spending API."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from marshmallow import ValidationError, fields, post_load, pre_load, validates_schema
+
+import clock
+from amounts import MAX_CREDITS
+from blueprints.fields import (
+    AccountRef,
+    Choice,
+    Cost,
+    Credits,
+    Key,
+    Properties,
+    Quantity,
+    QueryInteger,
+    StrictBoolean,
+    StrictInteger,
+    StrictSchema,
+    Text,
+    UtcTime,
+)
+from models.credit import HoldState
+from services.summaries import GROUPS, INTERVALS
+
+MAX_BATCH = 1000
+_OLDEST = timedelta(days=35)
+_AHEAD = timedelta(minutes=5)
+
+
+class PricedSchema(StrictSchema):
+    """What a price can be told from."""
+
+    account = AccountRef(metadata={"description": "Needed with a service token: the account's id or external id."})
+    credits = Credits(metadata={"description": f"Credits to charge, at most 6 decimals, at most {MAX_CREDITS}."})
+    operation = Text(metadata={"description": "Priced by the catalog's rate, or a label when credits are given."})
+    quantity = Quantity(load_default=1_000_000, metadata={"description": "Units of the operation."})
+    llm_provider = Text()
+    llm_model = Text()
+    prompt_tokens = StrictInteger()
+    completion_tokens = StrictInteger()
+    total_tokens = StrictInteger()
+    actual_cost = Cost(metadata={"description": "What the work cost you, in the major currency unit."})
+    subject = Text(high=255, metadata={"description": "The end user on whose behalf the work was done."})
+
+    needs_price = True
+
+    @pre_load
+    def drop_nulls(self, data: Any, **_kwargs: Any) -> Any:
+        """An explicit null says the same as an absent field."""
+        if isinstance(data, dict):
+            return {name: value for name, value in data.items() if value is not None}
+        return data
+
+    @validates_schema
+    def has_price(self, data: dict[str, Any], **_kwargs: Any) -> None:
+        if self.needs_price and "credits" not in data and "operation" not in data:
+            raise ValidationError("Give credits, or an operation that has a rate.", "credits")
+
+
+class UsageSchema(PricedSchema):
+    success = StrictBoolean(load_default=True)
+    retry = StrictBoolean(load_default=False)
+    source = Text()
+    properties = Properties(load_default=None)
+    occurred_at = UtcTime(metadata={"description": "At most 35 days ago and 5 minutes ahead; now by default."})
+    enforce = StrictBoolean(
+        load_default=True, metadata={"description": "false: the work is done already and is recorded in any case."}
+    )
+    idempotency_key = Key()
+
+    @post_load(pass_original=True)
+    def note_sent(self, data: dict[str, Any], original: Any, **_kwargs: Any) -> dict[str, Any]:
+        """Keep which fields were sent: some may be the operator's alone."""
+        return data | {"sent": frozenset(original)}
+
+    @validates_schema
+    def in_window(self, data: dict[str, Any], **_kwargs: Any) -> None:
+        moment = data.get("occurred_at")
+        if moment is not None and not -_AHEAD <= clock.now() - moment <= _OLDEST:
+            raise ValidationError("Must be within the last 35 days, at most 5 minutes ahead.", "occurred_at")
+
+
+class CaptureSchema(UsageSchema):
+    """Without credits and operation a capture takes the held amount."""
+
+    needs_price = False
+
+
+class BatchSchema(StrictSchema):
+    """The records are validated one by one, so that a bad one is refused alone."""
+
+    account = AccountRef()
+    records = fields.List(fields.Raw(), required=True)
+
+    @validates_schema
+    def has_records(self, data: dict[str, Any], **_kwargs: Any) -> None:
+        if not 1 <= len(data["records"]) <= MAX_BATCH:
+            raise ValidationError(f"Must have 1 to {MAX_BATCH} records.", "records")
+
+
+class CheckSchema(PricedSchema):
+    pass
+
+
+class HoldSchema(PricedSchema):
+    credits = Credits(positive=True)
+    ttl_seconds = StrictInteger(low=1, high=86400, load_default=600)
+    idempotency_key = Key()
+
+
+class ExtendSchema(StrictSchema):
+    ttl_seconds = StrictInteger(low=1, high=86400)
+    credits = Credits(positive=True)
+
+    @validates_schema
+    def has_change(self, data: dict[str, Any], **_kwargs: Any) -> None:
+        if not data:
+            raise ValidationError("Give ttl_seconds, credits or both.", "ttl_seconds")
+
+
+class VoidSchema(StrictSchema):
+    reason = Text(required=True, high=500)
+
+
+class AccountQuery(StrictSchema):
+    account = AccountRef()
+
+
+class ListQuery(AccountQuery):
+    limit = QueryInteger(low=1, high=200, load_default=50)
+    cursor = Text(high=500)
+
+
+class HoldListQuery(ListQuery):
+    state = Choice(*(state.value for state in HoldState))
+
+
+class RecordListQuery(ListQuery):
+    start = UtcTime(data_key="from", dates=True)
+    end = UtcTime(data_key="to", dates=True)
+    operation = Text()
+    model = Text()
+    subject = Text(high=255)
+    source = Text()
+
+
+class SummaryQuery(AccountQuery):
+    start = UtcTime(data_key="from", dates=True)
+    end = UtcTime(data_key="to", dates=True)
+    interval = Choice(*INTERVALS, load_default="day")
+    by = Choice(*GROUPS, load_default="operation")
