@@ -11,7 +11,7 @@ import clock
 import database
 import extensions
 import log
-from blueprints import errors as error_pages
+
 from blueprints import filters, health, navigation, openapi, security, wire
 from blueprints.accounts import api as accounts_api
 from blueprints.auth import pages as auth_pages

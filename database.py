@@ -143,21 +143,27 @@ class _FileLock:
         self._threads = threading.Lock()
         self._descriptor: int | None = None
         self._pid = 0
+        self._holder: int | None = None
 
     def __enter__(self) -> None:
+        if self._holder == threading.get_ident():
+            raise RuntimeError("a write transaction inside a write transaction")
         self._threads.acquire()
+        self._holder = threading.get_ident()
         try:
             if self._descriptor is None or self._pid != os.getpid():
                 self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 self._pid = os.getpid()
             fcntl.flock(self._descriptor, fcntl.LOCK_EX)
         except BaseException:
+            self._holder = None
             self._threads.release()
             raise
 
     def __exit__(self, *_exception: object) -> None:
         assert self._descriptor is not None
         fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        self._holder = None
         self._threads.release()
 
 

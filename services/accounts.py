@@ -60,6 +60,7 @@ def create_by_operator(external_id: str, name: str, email: str | None) -> tuple[
 
 @database.retrying
 def _create_by_operator(external_id: str, name: str, email: str | None) -> Account:
+    catalog.current()  # before the transaction: on the very first use it writes one of its own
     with database.transaction() as session:
         account = _make(session, name=name, email=email, external_id=external_id)
         claims = [f"external:{external_id}"] if len(external_id) <= 70 else [_claim("external", external_id)]
