@@ -113,7 +113,8 @@ def price(
     if rate.completion_per_1k is not None:
         raw = _WIDE.fma(rate.completion_per_1k.scaleb(-3, _WIDE), completion_tokens, raw)  # type: ignore[arg-type]
     if rate.cost_multiplier is not None:
-        assert actual_cost is not None and credit_value is not None
+        if actual_cost is None or credit_value is None:
+            raise ValueError("A rate based on cost needs actual_cost and credit_value.")
         # One division, last: the other parts join the numerator, so that nothing is rounded before the end.
         numerator = _WIDE.fma(raw, credit_value, _WIDE.multiply(actual_cost, rate.cost_multiplier))
         raw = _WIDE.divide(numerator, credit_value)

@@ -13,13 +13,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import settings
 from flask import current_app
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 import clock
 import database
+import settings
 from amounts import to_micros
 from extensions import db
 from models.catalog import CatalogState, CatalogVersion
@@ -198,7 +198,9 @@ def _load(version: int) -> Catalog:
     if not version:
         return vocabulary.parse({}, [], _defaults())[0]
     with db.engine.connect() as connection:
-        content = connection.execute(select(CatalogVersion.content).where(CatalogVersion.id == version)).scalar_one()
+        content = connection.execute(
+            select(CatalogVersion.content).where(CatalogVersion.id == version)
+        ).scalar_one()
     stored = json.loads(content)
     catalog, _findings = vocabulary.parse(stored["product"], stored["prices"], _defaults(), version=version)
     return catalog

@@ -111,7 +111,8 @@ class TestFirstUse:
         assert catalog.current().version == 0
         assert "can not be created" in (state().error or "")
 
-    def test_many_threads_at_once_store_one_version(self, app: Flask, file: Path) -> None:
+    @pytest.mark.usefixtures("file")
+    def test_many_threads_at_once_store_one_version(self, app: Flask) -> None:
         seen: list[int] = []
 
         def use() -> None:
@@ -227,7 +228,7 @@ class TestSync:
 
 class TestCurrent:
     def test_another_process_is_noticed_after_the_recheck(
-        self, app: Flask, file: Path, monkeypatch: pytest.MonkeyPatch
+        self, file: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         file.write_text(ONE)
         assert unit_price() == 1
@@ -286,14 +287,16 @@ class TestPrecedence:
             20,
         )
 
-    def test_an_untouched_default_leaves_the_environment_its_word(self, app: Flask, file: Path) -> None:
+    @pytest.mark.usefixtures("file")
+    def test_an_untouched_default_leaves_the_environment_its_word(self, app: Flask) -> None:
         change_settings(app, signup_credits=Decimal(55), free_monthly_credits=Decimal(5))
         current = catalog.current()
         assert (current.signup_credits, current.free.included_credits) == (55 * MICRO, 5 * MICRO)
 
 
 class TestLint:
-    def test_clean(self, file: Path) -> None:
+    @pytest.mark.usefixtures("file")
+    def test_clean(self) -> None:
         assert catalog.lint_current() == []
 
     def test_findings_of_the_file_itself_and_of_what_is_in_it(self, file: Path) -> None:

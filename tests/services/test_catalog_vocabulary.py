@@ -87,7 +87,8 @@ def read(*prices: dict[str, Any], product: dict[str, Any] | None = None) -> Cata
 def only_finding(*prices: dict[str, Any], product: dict[str, Any] | None = None) -> Finding:
     findings = lint(product or {}, prices)
     assert len(findings) == 1, findings
-    assert findings[0].message and findings[0].cure
+    assert findings[0].message
+    assert findings[0].cure
     return findings[0]
 
 
@@ -211,8 +212,10 @@ class TestPlans:
         catalog = read(base(id="y", recurring=yearly, unit_amount=None, unit_amount_decimal="1"), base())
         assert [plan.price for plan in catalog.plans] == ["y", "price_team"]
         month, year = catalog.plan("team", "month"), catalog.plan("team", "year")
-        assert month and month.price == "price_team"
-        assert year and year.price == "y"
+        assert month is not None
+        assert month.price == "price_team"
+        assert year is not None
+        assert year.price == "y"
         assert catalog.plan("team") == month
         assert catalog.plan("nothing") is None
         assert catalog.plan("free") == catalog.free
@@ -454,4 +457,5 @@ def test_a_good_price_stands_whatever_is_around_it(prices: list[dict[str, Any]])
     good = base(id="price_that_is_good", tier="a-tier-of-its-own")
     catalog, _ = parse({}, [*prices, good])
     found = catalog.plan("a-tier-of-its-own")
-    assert found and found.price == "price_that_is_good"
+    assert found is not None
+    assert found.price == "price_that_is_good"
