@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 
 MICRO = 1_000_000
 """Micro-credits in one credit."""
@@ -48,3 +48,11 @@ def to_credits(micros: int) -> int | Decimal:
     if not rest:
         return whole
     return Decimal(micros).scaleb(-6).normalize()
+
+
+def parse(text: str) -> Decimal:
+    """The number a person typed. Raises ValueError."""
+    try:
+        return Decimal(text.strip())
+    except InvalidOperation:
+        raise ValueError("Not a number.") from None

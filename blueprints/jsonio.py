@@ -83,7 +83,9 @@ def _default(value: Any) -> Any:
 
 def dumps(value: Any) -> str:
     """Decimals as exact numbers, datetimes as RFC 3339 in UTC."""
-    return simplejson.dumps(value, use_decimal=True, default=_default, ensure_ascii=False, separators=(",", ":"))
+    return simplejson.dumps(
+        value, use_decimal=True, default=_default, ensure_ascii=False, separators=(",", ":")
+    )
 
 
 class DecimalProvider(JSONProvider):

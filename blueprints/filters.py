@@ -1,0 +1,33 @@
+"""How amounts and times look on pages."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+
+from flask import Flask
+from markupsafe import Markup
+
+
+def credits(value: int | Decimal | None) -> str:
+    """`1,234.5`: thousands separated, at most 6 decimals, none that say nothing."""
+    if value is None:
+        return "–"
+    number = Decimal(value)
+    if number == number.to_integral_value():
+        return f"{int(number):,}"
+    return f"{number.normalize():,f}"
+
+
+def when(value: datetime | None, only: str = "") -> Markup:
+    """A time in UTC that the page's script shows in the reader's zone; `only="date"` leaves the hour out."""
+    if value is None:
+        return Markup("–")
+    stamp = value.strftime("%Y-%m-%dT%H:%M:%SZ")
+    utc = value.strftime("%Y-%m-%d" if only == "date" else "%Y-%m-%d %H:%M UTC")
+    title = value.strftime("%Y-%m-%d %H:%M UTC")
+    return Markup('<time datetime="{}" title="{}" data-only="{}">{}</time>').format(stamp, title, only, utc)
+
+
+def register(app: Flask) -> None:
+    app.jinja_env.filters.update(credits=credits, when=when)
