@@ -47,6 +47,10 @@ OUTAGES = (
 """What the drivers raise when the database can not answer; rendered as 503."""
 
 
+UNREADABLE = (*OUTAGES, sqlalchemy.exc.ProgrammingError)
+"""The same, and a schema that is not there."""
+
+
 class Duplicate(Exception):
     """A row with the same unique value was committed by somebody else meanwhile."""
 

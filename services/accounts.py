@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -29,7 +30,20 @@ LOCAL_TIERS = (plans.FREE_TIER, "enterprise")
 """Tiers that exist without a price in the catalog."""
 
 
+EXTERNAL_ID = r"(?!acc_)[A-Za-z0-9._:@-]{1,128}"
+"""The form of an operator's own id: never to be mistaken for one of ours."""
+
+
 # Making
+
+
+def checked_external_id(value: str) -> str:
+    """Raises ValidationError."""
+    if not re.fullmatch(EXTERNAL_ID, value, re.ASCII):
+        raise ValidationError(
+            {"external_id": ["1 to 128 of A-Z a-z 0-9 . _ : @ -, not beginning with acc_."]}
+        )
+    return value
 
 
 def sign_up_account(session: Session, user: User, name: str) -> Account:
@@ -38,7 +52,9 @@ def sign_up_account(session: Session, user: User, name: str) -> Account:
     The sign-up credits come at once unless SIGNUP_GRANT waits for the verified e-mail.
     """
     account = _make(session, name=name, email=user.email, external_id=None)
-    session.add(Membership(user_id=user.id, account_id=account.id, role=Role.OWNER, created_at=account.created_at))
+    session.add(
+        Membership(user_id=user.id, account_id=account.id, role=Role.OWNER, created_at=account.created_at)
+    )
     if settings.current().signup_grant == "immediate" or user.email_verified_at is not None:
         grant_sign_up(session, account.id, [email_claim(user.email)])
     return account
@@ -207,7 +223,9 @@ def get(account_id: str) -> Account:
     return account
 
 
-def listing(limit: int, before: tuple[datetime, str] | None = None, search: str | None = None) -> list[Account]:
+def listing(
+    limit: int, before: tuple[datetime, str] | None = None, search: str | None = None
+) -> list[Account]:
     """Accounts, newest first, older than the (created_at, id) `before`."""
     query = select(Account).order_by(Account.created_at.desc(), Account.id.desc()).limit(limit)
     if before is not None:

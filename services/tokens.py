@@ -15,8 +15,9 @@ from sqlalchemy import select, update
 import clock
 import database
 import ids
-from errors import Forbidden, MissingScope, NotFound, Unauthenticated, ValidationError
+from errors import AccountClosed, Forbidden, MissingScope, NotFound, Unauthenticated, ValidationError
 from extensions import db
+from models.account import Account
 from models.token import SCOPES, Token
 
 _FORM = re.compile(r"spw_([0-9a-z]{16})([A-Za-z0-9_-]{43})", re.ASCII)
@@ -148,7 +149,7 @@ def create(
 ) -> tuple[Token, str]:
     """A new token and, this once, its secret form `spw_…`. `account_id` None makes a service token.
 
-    A creating token can not hand out more than it has. Raises ValidationError, Forbidden.
+    A creating token can not hand out more than it has. Raises ValidationError, Forbidden, AccountClosed.
     """
     wanted = _checked_scopes(scopes, service=account_id is None)
     if expires_at is not None and expires_at <= clock.now():
@@ -157,6 +158,9 @@ def create(
         _check_within(creator, wanted, expires_at, cap)
     token_id, secret = ids.short("tok"), secrets.token_urlsafe(32)
     with database.transaction() as session:
+        account = session.get(Account, account_id) if account_id is not None else None
+        if account is not None and account.is_closed:
+            raise AccountClosed()
         token = Token(
             id=token_id,
             account_id=account_id,
@@ -213,5 +217,7 @@ def listing(
         query = query.where(Token.user_id == user_id)
     if before is not None:
         moment, token_id = before
-        query = query.where((Token.created_at < moment) | ((Token.created_at == moment) & (Token.id < token_id)))
+        query = query.where(
+            (Token.created_at < moment) | ((Token.created_at == moment) & (Token.id < token_id))
+        )
     return list(db.session.scalars(query.order_by(Token.created_at.desc(), Token.id.desc()).limit(limit)))

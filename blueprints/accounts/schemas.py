@@ -8,8 +8,8 @@ from marshmallow import ValidationError, fields, validates_schema
 
 from blueprints.fields import Credits, Key, QueryInteger, StrictSchema, Text, UtcTime
 from services import rates
+from services.accounts import EXTERNAL_ID
 
-EXTERNAL_ID = r"(?!acc_)[A-Za-z0-9._:@-]{1,128}"
 _EMAIL = r"[^@\s]+@[^@\s]+\.[^@\s]+"
 
 

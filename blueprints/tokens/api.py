@@ -9,7 +9,6 @@ from flask import Blueprint, Response
 from amounts import to_credits
 from blueprints.tokens import schemas
 from blueprints.wire import answer, decode_cursor, encode_cursor, endpoint, page
-from errors import AccountClosed
 from models.token import Token
 from models.types import from_microseconds, to_microseconds
 from services import accounts, tokens
@@ -62,8 +61,6 @@ def listing(caller: Caller, query: dict[str, Any]) -> Response:
 )
 def create(caller: Caller, body: dict[str, Any]) -> Response:
     account_id = accounts.locate(caller, body.pop("account", None))
-    if accounts.get(account_id).is_closed:
-        raise AccountClosed()
     token, secret = tokens.create(account_id=account_id, creator=caller, user_id=caller.user_id, **body)
     return answer(render(token) | {"token": secret}, 201)
 

@@ -1,0 +1,164 @@
+"""`flask …`: each command is one service call. Exit 0 when all is well, 1 when something was found, 2 on wrong use."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from flask import Flask, current_app
+from flask.cli import AppGroup
+from rich.console import Console
+from rich.progress import Progress
+
+import errors
+from jobs import registry
+from jobs.scheduler import Scheduler
+from models.token import SCOPES
+from services import accounts, backup, catalog, people, tokens, verify
+
+operators = AppGroup("operators", help="People of the team that runs Spillway.")
+tokens_group = AppGroup("tokens", help="Access tokens.")
+accounts_group = AppGroup("accounts", help="Paying tenants.")
+catalog_group = AppGroup("catalog", help="Plans, prices and rates.")
+jobs_group = AppGroup("jobs", help="Scheduled work.")
+scheduler_group = AppGroup("scheduler", help="The scheduler on its own.")
+ledger_group = AppGroup("ledger", help="The books.")
+
+
+def _wrong_use(error: errors.SpillwayError | ValueError | OSError) -> SystemExit:
+    click.echo(f"error: {error}", err=True)
+    return SystemExit(2)
+
+
+@operators.command("add")
+@click.argument("email")
+def add_operator(email: str) -> None:
+    """Make EMAIL an operator; a new person gets a link to set a password."""
+    try:
+        user, link = people.add_operator(email)
+    except errors.SpillwayError as error:
+        raise _wrong_use(error) from None
+    click.echo(f"{user.email} is an operator.")
+    if link:
+        click.echo(f"To set a password, once and within the hour: {link}")
+
+
+@tokens_group.command("create")
+@click.option("--service", is_flag=True, required=True, help="A token of the operator, for any account.")
+@click.option("--scopes", required=True, help=f"Comma-separated: {','.join(SCOPES)}")
+@click.option("--name", required=True)
+def create_token(service: bool, scopes: str, name: str) -> None:
+    """Make a service token; it is printed this once, alone on the last line."""
+    try:
+        _, secret = tokens.create(account_id=None, name=name, scopes=[s.strip() for s in scopes.split(",")])
+    except errors.SpillwayError as error:
+        raise _wrong_use(error) from None
+    click.echo(secret)
+
+
+@accounts_group.command("create")
+@click.option("--external-id", required=True, help="Your own id for the account.")
+@click.option("--name", required=True)
+@click.option("--email")
+def create_account(external_id: str, name: str, email: str | None) -> None:
+    """Make an account, or find the one with this external id; prints its id."""
+    try:
+        account, _ = accounts.create_by_operator(accounts.checked_external_id(external_id), name, email)
+    except errors.SpillwayError as error:
+        raise _wrong_use(error) from None
+    click.echo(account.id)
+
+
+@catalog_group.command("lint")
+def lint_catalog() -> None:
+    """Find mistakes in the catalog; 1 when there are some."""
+    findings = catalog.lint_current()
+    for finding in findings:
+        click.echo(str(finding))
+    if findings:
+        raise SystemExit(1)
+    click.echo("No mistakes found.")
+
+
+@catalog_group.command("sync")
+def sync_catalog() -> None:
+    """Take the catalog in from its source; 1 when it can not be read."""
+    result = catalog.sync()
+    if result.error:
+        click.echo(f"Not taken in, version {result.version} stays in force: {result.error}", err=True)
+        raise SystemExit(1)
+    click.echo(f"Version {result.version} {'taken in' if result.changed else 'is in force already'}.")
+
+
+@jobs_group.command("list")
+def list_jobs() -> None:
+    """Each job, when it last ran and what came of it."""
+    runs = registry.last_runs()
+    for name in registry.JOBS:
+        last = runs.get(name)
+        told = f"{last.started_at:%Y-%m-%dT%H:%M:%SZ} {last.outcome} {last.detail or ''}" if last else "never"
+        click.echo(f"{name:20} {told}".rstrip())
+
+
+@jobs_group.command("run")
+@click.argument("name", type=click.Choice(list(registry.JOBS)))
+def run_job(name: str) -> None:
+    """Run one job now."""
+    result = registry.run(current_app._get_current_object(), name)  # type: ignore[attr-defined]
+    click.echo(f"{name}: {result.outcome} {result.detail or ''}".rstrip())
+
+
+@scheduler_group.command("run")
+def run_scheduler() -> None:
+    """Run the scheduler alone, until it is told to stop."""
+    scheduler = Scheduler(current_app._get_current_object())  # type: ignore[attr-defined]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: scheduler.stop())
+    scheduler.start()
+    scheduler.wait()
+
+
+@ledger_group.command("verify")
+def verify_ledger() -> None:
+    """Recompute every lot and balance from the ledger; 1 on any difference."""
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
+        task = bar.add_task("accounts")
+        report = verify.verify(lambda done, total: bar.update(task, completed=done, total=total))
+    for difference in report.differences:
+        click.echo(str(difference))
+    click.echo(
+        f"{report.accounts} accounts, {report.lots} lots, {report.entries} entries, {report.records} usage records: "
+        + (f"{len(report.differences)} differences" if report.differences else "all in order")
+    )
+    if report.differences:
+        raise SystemExit(1)
+
+
+@click.command("backup")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+def backup_command(file: Path) -> None:
+    """Copy the SQLite database to FILE, consistently, beside a running server."""
+    try:
+        backup.copy_to(file)
+    except (ValueError, OSError) as error:
+        raise _wrong_use(error) from None
+    click.echo(f"Backed up to {file}.")
+
+
+def register(app: Flask) -> None:
+    """Add the commands to the app."""
+    commands: tuple[Any, ...] = (
+        operators,
+        tokens_group,
+        accounts_group,
+        catalog_group,
+        jobs_group,
+        scheduler_group,
+        ledger_group,
+        backup_command,
+    )
+    for command in commands:
+        app.cli.add_command(command)

@@ -1,0 +1,87 @@
+"""The jobs by name, how often each runs, and the one way to run one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from flask import Flask
+from sqlalchemy import select
+
+import database
+from extensions import db
+from models.operation import JobRun
+from services import catalog, credits, holds, mailer, pruning
+
+_log = logging.getLogger("spillway.jobs")
+_PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """`work` returns how much it did; `seconds` is the time between two runs."""
+
+    name: str
+    seconds: int
+    work: Callable[[], int]
+
+
+def _until_done(step: Callable[[int], int]) -> Callable[[], int]:
+    """Repeat a step that handles a page at a time until a page is not full."""
+
+    def work() -> int:
+        total = 0
+        while True:
+            done = step(_PAGE)
+            total += done
+            if done < _PAGE:
+                return total
+
+    return work
+
+
+def _sync_catalog() -> int:
+    return int(catalog.sync().changed)
+
+
+JOBS = {
+    job.name: job
+    for job in (
+        Job("sync-catalog", 15, _sync_catalog),
+        Job("renew-allowances", 60, _until_done(credits.renew_due)),
+        Job("expire-lots", 60, _until_done(credits.expire_due)),
+        Job("expire-holds", 60, _until_done(holds.expire_due)),
+        Job("send-outbox", 15, mailer.send_due),
+        Job("prune", 3600, pruning.prune),
+    )
+}
+
+
+def run(app: Flask, name: str) -> JobRun:
+    """Run one job now, in its own app context, and keep what came of it. Its errors are logged, never raised.
+
+    Raises KeyError for an unknown name.
+    """
+    job = JOBS[name]
+    with app.app_context():
+        started = datetime.now(UTC)
+        try:
+            outcome, detail = "ok", str(job.work())
+        except Exception as error:
+            _log.exception("job %s failed", name)
+            outcome, detail = "error", type(error).__name__
+        return _keep(JobRun(name=name, started_at=started, outcome=outcome, detail=detail))
+
+
+@database.retrying
+def _keep(result: JobRun) -> JobRun:
+    result.finished_at = datetime.now(UTC)
+    with database.transaction() as session:
+        return session.merge(result)
+
+
+def last_runs() -> dict[str, JobRun]:
+    """The last run of each job that has run."""
+    return {job_run.name: job_run for job_run in db.session.scalars(select(JobRun))}

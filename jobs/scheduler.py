@@ -1,0 +1,90 @@
+"""APScheduler under a lease: every process has a scheduler, the one with the lease lets its jobs run."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import socket
+import threading
+import uuid
+from datetime import timedelta
+
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+from flask import Flask
+
+from jobs import registry
+from services import leases
+
+LEASE = "scheduler"
+TTL = timedelta(seconds=30)
+HEARTBEAT = timedelta(seconds=10)
+_log = logging.getLogger("spillway.scheduler")
+
+
+class Scheduler:
+    """One process's part of the fleet's scheduler."""
+
+    def __init__(self, app: Flask, *, ttl: timedelta = TTL, heartbeat: timedelta = HEARTBEAT) -> None:
+        self._app = app
+        self._ttl = ttl
+        self._holder = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._leads = False
+        self._stopped = threading.Event()
+        self._timers = BackgroundScheduler(
+            daemon=True,
+            timezone="UTC",
+            executors={"default": ThreadPoolExecutor(4)},
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+        )
+        self._timers.add_job(self.beat, "interval", seconds=heartbeat.total_seconds(), id="heartbeat")
+        for job in registry.JOBS.values():
+            self._timers.add_job(self._run, "interval", seconds=job.seconds, id=job.name, args=[job.name])
+
+    def start(self) -> None:
+        self.beat()
+        self._timers.start()
+
+    def beat(self) -> None:
+        """Take or prolong the lease; without an answer from the database this process does not lead."""
+        try:
+            with self._app.app_context():
+                leads = leases.acquire(LEASE, self._holder, self._ttl)
+        except Exception:
+            _log.exception("the scheduler's lease can not be read")
+            leads = False
+        if leads != self._leads:
+            _log.info("scheduler %s the lease", "holds" if leads else "lost")
+        self._leads = leads
+
+    def _run(self, name: str) -> None:
+        if self._leads:
+            registry.run(self._app, name)
+
+    def stop(self) -> None:
+        """Stop the timers and let go of the lease."""
+        if self._stopped.is_set():
+            return
+        self._stopped.set()
+        if self._timers.running:
+            self._timers.shutdown(wait=False)
+        if self._leads:
+            self._leads = False
+            try:
+                with self._app.app_context():
+                    leases.release(LEASE, self._holder)
+            except Exception:
+                _log.exception("the scheduler's lease could not be released; it runs out by itself")
+
+    def wait(self) -> None:
+        """Until `stop`."""
+        self._stopped.wait()
+
+
+def start_in_worker(app: Flask) -> Scheduler:
+    """Start this web process's part. Called after the fork, never while an app is merely created."""
+    scheduler = Scheduler(app)
+    scheduler.start()
+    atexit.register(scheduler.stop)
+    return scheduler

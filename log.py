@@ -1,0 +1,89 @@
+"""Structured logs: one JSON object per line on stderr, with the request's id and without secrets."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import time
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+from flask import Flask, Response, g, request
+
+_SECRETS = re.compile(
+    r"(spw_[0-9a-z]{4})[A-Za-z0-9_-]+|\b((?:sk|rk|whsec)_)[A-Za-z0-9_]+|(Bearer )\S+", re.ASCII
+)
+_requests = structlog.get_logger("spillway.request")
+
+
+def redact(text: str) -> str:
+    """The text with the secret part of tokens and keys replaced."""
+    return _SECRETS.sub(lambda match: next(filter(None, match.groups())) + "…", text)
+
+
+def _redacting(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    return {name: redact(value) if isinstance(value, str) else value for name, value in event.items()}
+
+
+def _request_id(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    if g and "request_id" in g:
+        event.setdefault("request_id", g.request_id)
+    return event
+
+
+def configure() -> None:
+    """Send everything, our own loggers and the libraries', through one format. Harmless when called again."""
+    shared: list[Any] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        _request_id,
+        _redacting,
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    render = structlog.processors.JSONRenderer(ensure_ascii=False)
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
+    )
+    root = logging.getLogger()
+    if not any(getattr(handler, "spillway", False) for handler in root.handlers):
+        handler = logging.StreamHandler(sys.stderr)
+        handler.spillway = True  # type: ignore[attr-defined]
+        handler.setFormatter(formatter)
+        root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    for noisy in ("apscheduler", "alembic", "werkzeug"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def register(app: Flask) -> None:
+    """Log each request but the probes: method, path without its query, status, milliseconds."""
+
+    @app.before_request
+    def start() -> None:
+        g.started = time.perf_counter()
+
+    @app.after_request
+    def finish(response: Response) -> Response:
+        if request.path not in ("/healthz", "/readyz", "/metrics") and not request.path.startswith("/static"):
+            _requests.info(
+                "request",
+                method=request.method,
+                path=_path(),
+                status=response.status_code,
+                milliseconds=round((time.perf_counter() - g.get("started", time.perf_counter())) * 1000, 2),
+            )
+        return response
+
+
+def _path() -> str:
+    """The route's pattern where there is one: paths may hold one-time secrets."""
+    return request.url_rule.rule if request.url_rule is not None else "(no route)"
