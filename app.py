@@ -11,7 +11,6 @@ import clock
 import database
 import extensions
 import log
-
 from blueprints import filters, health, navigation, openapi, security, wire
 from blueprints.accounts import api as accounts_api
 from blueprints.auth import pages as auth_pages
@@ -19,6 +18,7 @@ from blueprints.tokens import api as tokens_api
 from blueprints.tokens import pages as tokens_pages
 from blueprints.usage import api as usage_api
 from blueprints.usage import pages as usage_pages
+from services import catalog, people
 from settings import Settings, SettingsError
 
 
@@ -27,7 +27,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     settings = settings or _settings_or_exit()
     app = Flask(__name__, instance_path=str(settings.instance_path))
     configure(app, settings)
-    log.configure(settings)
+    log.configure()
     clock.configure(settings.clock_file)
 
     extensions.db.init_app(app)
@@ -38,6 +38,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     database.configure(app)
 
     wire.register(app)
+    log.register(app)
     security.register(app)
     filters.register(app)
     navigation.register(app)
@@ -63,6 +64,17 @@ def configure(app: Flask, settings: Settings) -> None:
         BOOTSTRAP_SERVE_LOCAL=True,
         WTF_CSRF_TIME_LIMIT=None,
     )
+
+
+def prepare_to_serve(app: Flask) -> None:
+    """Once before the workers are forked: take the catalog in, and tell a fresh installation's operator how to begin."""
+    with app.app_context():
+        catalog.current()
+        link = people.setup_link()
+        if link is not None:
+            print(f"\nNobody has an account yet. Open this link once to begin:\n\n    {link}\n", flush=True)
+        extensions.db.session.remove()
+        extensions.db.engine.dispose()  # a connection must not be shared by two processes
 
 
 def _settings_or_exit() -> Settings:

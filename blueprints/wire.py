@@ -42,6 +42,7 @@ class Operation:
     query: StrictSchema | None = None
     answers: Mapping[int, str] = field(default_factory=dict)
     keyed: bool = False
+    body_required: bool = True
 
 
 def endpoint(
@@ -83,7 +84,13 @@ def endpoint(
             return view(caller, *arguments, **path)
 
         run.operation = Operation(  # type: ignore[attr-defined]
-            summary=summary, scope=scope, body=body, query=query, answers=answers, keyed=keyed
+            summary=summary,
+            scope=scope,
+            body=body,
+            query=query,
+            answers=answers,
+            keyed=keyed,
+            body_required=not optional_body,
         )
         blueprint.add_url_rule(rule, view_func=run, methods=[method])
         return run
