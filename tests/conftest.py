@@ -1,0 +1,155 @@
+"""Fixtures: real databases of both kinds under real migrations, the app on them, a movable clock, a fixed cast."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient, FlaskCliRunner
+
+import clock
+from app import create_app
+from extensions import db
+from settings import Settings
+from tests import databases, factories
+from tests.moments import At
+
+_RUN = "SPILLWAY_TEST_RUN"
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The first process of a run makes the folder that all its workers share, and removes it at the very end."""
+    if _RUN not in os.environ:
+        os.environ[_RUN] = tempfile.mkdtemp(prefix="spillway-tests-")
+        atexit.register(shutil.rmtree, os.environ[_RUN], ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that reaches out to the network fails instead."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in _LOOPBACK:
+            raise RuntimeError(f"a test tried to reach {address[0]}")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(scope="session")
+def sqlite_databases(tmp_path_factory: pytest.TempPathFactory) -> databases.Sqlite:
+    return databases.Sqlite(tmp_path_factory.mktemp("sqlite"))
+
+
+@pytest.fixture(scope="session")
+def postgresql_databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[databases.Postgresql]:
+    root = databases.postgresql_root(Path(os.environ[_RUN]))
+    server = databases.Postgresql(tmp_path_factory.mktemp("postgresql"), root)
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> str:
+    """Which database the test runs on: each, one after the other."""
+    return str(request.param)
+
+
+@pytest.fixture
+def database_url(request: pytest.FixtureRequest, database: str) -> Iterator[str]:
+    """The address of a migrated database that is this test's alone."""
+    maker = request.getfixturevalue(f"{database}_databases")
+    with maker.copy() as url:
+        yield url
+
+
+@pytest.fixture
+def clock_file(tmp_path: Path) -> Path:
+    """A CLOCK_FILE that the `at` fixture moves; it begins at a fixed moment."""
+    path = tmp_path / "clock"
+    path.write_text("2026-11-21T10:00:00Z")
+    return path
+
+
+@pytest.fixture
+def at(clock_file: Path) -> Iterator[At]:
+    """Moves the business clock: `at("2026-12-01T00:00:00Z")`, `at.forward(days=1)`. Without it time is real."""
+    clock.configure(clock_file)
+    yield At(clock_file)
+    clock.configure(None)
+
+
+@pytest.fixture
+def settings(request: pytest.FixtureRequest, tmp_path: Path, database_url: str) -> Settings:
+    """The app's settings; a test changes them with `@pytest.mark.settings(grace_days=3)`."""
+    return _settings(request, tmp_path, database_url)
+
+
+def _settings(request: pytest.FixtureRequest, tmp_path: Path, database_url: str) -> Settings:
+    moved = "at" in request.fixturenames
+    changes: dict[str, Any] = {"clock_file": request.getfixturevalue("clock_file") if moved else None}
+    for marker in reversed(list(request.node.iter_markers("settings"))):
+        changes.update(marker.kwargs)
+    return databases.make_settings(tmp_path / "instance", database_url, **changes)
+
+
+@contextmanager
+def _running(settings: Settings) -> Iterator[Flask]:
+    app = create_app(settings)
+    app.testing = True
+    yield app
+    with app.app_context():
+        db.session.remove()
+        db.engine.dispose()
+    if settings.clock_file is None:
+        clock.configure(None)
+
+
+@pytest.fixture
+def app(settings: Settings) -> Iterator[Flask]:
+    """The app on both databases, one after the other."""
+    with _running(settings) as app:
+        yield app
+
+
+@pytest.fixture
+def sqlite_app(
+    request: pytest.FixtureRequest, tmp_path: Path, sqlite_databases: databases.Sqlite
+) -> Iterator[Flask]:
+    """The app on SQLite alone, for what has nothing to do with the database."""
+    with sqlite_databases.copy() as url, _running(_settings(request, tmp_path, url)) as app:
+        yield app
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+@pytest.fixture
+def runner(app: Flask) -> FlaskCliRunner:
+    """Runs `flask …` commands in this process."""
+    return app.test_cli_runner()
+
+
+@pytest.fixture
+def operator(app: Flask) -> factories.Api:
+    """The API as a service token with every scope sees it."""
+    return factories.Api(app, factories.service_token(app))
+
+
+@pytest.fixture
+def cast(app: Flask) -> factories.Cast:
+    """Alice owns an account, Bob is a member of it, Charlie owns another one and is the outsider."""
+    return factories.cast(app)
