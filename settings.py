@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from dotenv import dotenv_values
 from flask import current_app
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 import clock
 from amounts import to_micros
@@ -179,9 +181,12 @@ def _kept_secret(path: Path) -> str:
             except FileExistsError:
                 pass
             draft.unlink()
-        return path.read_text().strip()
-    except OSError:
+        kept = path.read_text().strip()
+    except (OSError, UnicodeDecodeError):
         raise SettingsError(f"SECRET_KEY: unset, and {path} can not be written or read") from None
+    if not kept:
+        raise SettingsError(f"SECRET_KEY: unset, and {path} is empty; delete that file")
+    return kept
 
 
 def _text(value: str) -> str:
@@ -246,8 +251,24 @@ def _names(value: str) -> frozenset[str]:
 
 
 _USAGE_FIELDS = frozenset(
-    "credits operation quantity llm_provider llm_model prompt_tokens completion_tokens total_tokens actual_cost"
-    " success retry source subject properties occurred_at enforce".split()
+    [
+        "credits",
+        "operation",
+        "quantity",
+        "llm_provider",
+        "llm_model",
+        "prompt_tokens",
+        "completion_tokens",
+        "total_tokens",
+        "actual_cost",
+        "success",
+        "retry",
+        "source",
+        "subject",
+        "properties",
+        "occurred_at",
+        "enforce",
+    ]
 )
 
 
@@ -260,28 +281,44 @@ def _usage_fields(value: str) -> frozenset[str]:
 
 def _public_url(value: str) -> str:
     parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+    wrong = parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment
+    if wrong or not _has_good_port(parts):
         raise ValueError("must be an address such as https://billing.example.com")
     return value.rstrip("/")
 
 
 def _mail_url(value: str) -> str:
     parts = urlsplit(value)
-    if parts.scheme not in ("smtp", "smtps", "smtp+starttls") or not parts.hostname:
+    wrong = parts.scheme not in ("smtp", "smtps", "smtp+starttls") or not parts.hostname
+    if wrong or not _has_good_port(parts):
         raise ValueError("must be an address such as smtp://user:password@host:587")
-    parts.port  # noqa: B018 - raises ValueError for a port that is none
     return value
+
+
+def _has_good_port(parts: SplitResult) -> bool:
+    """The library's own complaint repeats what it read, which may be a piece of a password."""
+    try:
+        return parts.port != 0
+    except ValueError:
+        return False
 
 
 def _database_url(value: str) -> str:
     for prefix in ("postgresql://", "postgres://"):
         if value.startswith(prefix):
-            return "postgresql+psycopg://" + value.removeprefix(prefix)
-    if value.startswith("postgresql+psycopg://"):
-        return value
-    if value.startswith("sqlite:///") and len(value) > len("sqlite:///") and ":memory:" not in value:
-        return value
-    raise ValueError("must be sqlite:////absolute/path.db or postgresql://user:password@host/name")
+            value = "postgresql+psycopg://" + value.removeprefix(prefix)
+    sqlite = value.startswith("sqlite:///") and len(value) > len("sqlite:///") and ":memory:" not in value
+    if not (sqlite or value.startswith("postgresql+psycopg://")) or not _is_database_url(value):
+        raise ValueError("must be sqlite:////absolute/path.db or postgresql://user:password@host/name")
+    return value
+
+
+def _is_database_url(value: str) -> bool:
+    try:
+        make_url(value)
+    except (ArgumentError, ValueError):
+        return False
+    return True
 
 
 def _clock_file(value: str) -> Path:
