@@ -15,7 +15,7 @@ MICROS = st.integers(0, MAX_CREDITS * MICRO)
 
 
 @pytest.mark.parametrize(
-    ("credits", "micros"),
+    ("text", "micros"),
     [
         ("1.5", 1_500_000),
         ("0.000001", 1),
@@ -29,8 +29,8 @@ MICROS = st.integers(0, MAX_CREDITS * MICRO)
         ("25e-1", 2_500_000),
     ],
 )
-def test_an_amount_is_taken_exactly(credits: str, micros: int) -> None:
-    assert amounts.to_micros(Decimal(credits)) == micros
+def test_an_amount_is_taken_exactly(text: str, micros: int) -> None:
+    assert amounts.to_micros(Decimal(text)) == micros
 
 
 def test_whole_numbers_may_be_integers() -> None:
@@ -38,7 +38,7 @@ def test_whole_numbers_may_be_integers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("credits", "message"),
+    ("text", "message"),
     [
         ("1.0000001", "At most 6 decimal places."),
         ("0.0000005", "At most 6 decimal places."),
@@ -55,9 +55,9 @@ def test_whole_numbers_may_be_integers() -> None:
         ("0." + "1" * 41, "Too many digits."),
     ],
 )
-def test_an_amount_that_would_need_rounding_or_is_out_of_range_is_refused(credits: str, message: str) -> None:
+def test_an_amount_that_would_need_rounding_or_is_out_of_range_is_refused(text: str, message: str) -> None:
     with pytest.raises(ValueError, match="^" + message.replace(".", r"\.") + "$"):
-        amounts.to_micros(Decimal(credits))
+        amounts.to_micros(Decimal(text))
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def test_a_file_without_a_time_is_refused_by_name(file: Path, content: str, mess
 
 
 def test_a_missing_file_is_refused_by_name(file: Path) -> None:
-    with pytest.raises(clock.ClockError, match="^CLOCK_FILE: "):
+    with pytest.raises(clock.ClockError, match=r"^CLOCK_FILE: "):
         clock.configure(file)
 
 
