@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import timedelta
 
 from flask import Flask
 
@@ -13,6 +14,7 @@ import extensions
 import log
 from blueprints import filters, health, navigation, openapi, security, wire
 from blueprints.accounts import api as accounts_api
+from blueprints.auth import guard
 from blueprints.auth import pages as auth_pages
 from blueprints.tokens import api as tokens_api
 from blueprints.tokens import pages as tokens_pages
@@ -40,6 +42,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     wire.register(app)
     log.register(app)
     security.register(app)
+    guard.register(app)
     filters.register(app)
     navigation.register(app)
     for module in (usage_api, accounts_api, tokens_api, openapi):
@@ -48,6 +51,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     for module in (auth_pages, usage_pages, tokens_pages, health):
         app.register_blueprint(module.blueprint)
     cli.register(app)
+    guard.check(app)
     return app
 
 
@@ -62,6 +66,7 @@ def configure(app: Flask, settings: Settings) -> None:
         SESSION_COOKIE_SAMESITE="Lax",
         SESSION_COOKIE_SECURE=settings.public_url.startswith("https://"),
         BOOTSTRAP_SERVE_LOCAL=True,
+        PERMANENT_SESSION_LIFETIME=timedelta(days=14),
         WTF_CSRF_TIME_LIMIT=None,
     )
 
@@ -72,7 +77,7 @@ def prepare_to_serve(app: Flask) -> None:
         catalog.current()
         link = people.setup_link()
         if link is not None:
-            print(f"\nNobody has an account yet. Open this link once to begin:\n\n    {link}\n", flush=True)
+            print(f"\nThere is no operator yet. Open this link once to begin:\n\n    {link}\n", flush=True)
         extensions.db.session.remove()
         extensions.db.engine.dispose()  # a connection must not be shared by two processes
 

@@ -107,7 +107,7 @@ def list_jobs() -> None:
 @click.argument("name", type=click.Choice(list(registry.JOBS)))
 def run_job(name: str) -> None:
     """Run one job now."""
-    result = registry.run(current_app._get_current_object(), name)  # type: ignore[attr-defined]
+    result = registry.run(current_app._get_current_object(), name, by_hand=True)  # type: ignore[attr-defined]
     click.echo(f"{name}: {result.outcome} {result.detail or ''}".rstrip())
 
 

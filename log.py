@@ -12,9 +12,7 @@ from typing import Any
 import structlog
 from flask import Flask, Response, g, request
 
-_SECRETS = re.compile(
-    r"(spw_[0-9a-z]{4})[A-Za-z0-9_-]+|\b((?:sk|rk|whsec)_)[A-Za-z0-9_]+|(Bearer )\S+", re.ASCII
-)
+_SECRETS = re.compile(r"(spw_[0-9a-z]{4})[A-Za-z0-9_-]+|\b((?:sk|rk|whsec)_)[A-Za-z0-9_]+|(Bearer )\S+", re.ASCII)
 _requests = structlog.get_logger("spillway.request")
 
 

@@ -153,9 +153,7 @@ class Rows(Generic[M]):
             )
             found = ", ".join(f'"{name}"' for name in self._keys)
             clash = f" ON CONFLICT ({found}) DO UPDATE SET {replace} = excluded.{replace}"
-            self._sql[key] = (
-                f"INSERT INTO {self.name} ({self.select_list}) {source}{clash if replace else ''}"
-            )
+            self._sql[key] = f"INSERT INTO {self.name} ({self.select_list}) {source}{clash if replace else ''}"
         return self._write(conn, self._sql[key], self.columns, rows)
 
     def update(self, conn: Connection, rows: Sequence[M], columns: Sequence[str]) -> Statement:
@@ -184,9 +182,7 @@ class Rows(Generic[M]):
         if conn.dialect.name != "sqlite":
             return Statement(sql, [list(column) for column in zip(*values, strict=True)])
         converters = [self._in[name] for name in names]
-        return Statement(
-            sql, [[c(v) for c, v in zip(converters, row, strict=True)] for row in values], many=True
-        )
+        return Statement(sql, [[c(v) for c, v in zip(converters, row, strict=True)] for row in values], many=True)
 
 
 def _sqlite_param(value: Any) -> Any:

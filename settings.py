@@ -111,9 +111,7 @@ class Settings:
 
     def _check_together(self) -> None:
         if self.clock_file and (self.stripe_secret_key or "").startswith(("sk_live_", "rk_live_")):
-            raise SettingsError(
-                "CLOCK_FILE: a moved clock must never meet a live Stripe key; unset one of the two"
-            )
+            raise SettingsError("CLOCK_FILE: a moved clock must never meet a live Stripe key; unset one of the two")
         if self.suspend_days < self.grace_days:
             raise SettingsError("SUSPEND_DAYS: must not be less than GRACE_DAYS")
 

@@ -165,9 +165,7 @@ class UtcTime(fields.Field[datetime]):
                     return moment
         except (ValueError, OverflowError):
             pass
-        raise marshmallow.ValidationError(
-            "Not an RFC 3339 time with an offset, such as 2026-11-21T10:00:00Z."
-        )
+        raise marshmallow.ValidationError("Not an RFC 3339 time with an offset, such as 2026-11-21T10:00:00Z.")
 
 
 class Properties(fields.Field[str]):
@@ -181,9 +179,7 @@ class Properties(fields.Field[str]):
 
 def _canonical(value: dict[str, Any]) -> str:
 
-    return simplejson.dumps(
-        value, use_decimal=True, sort_keys=True, ensure_ascii=False, separators=(",", ":")
-    )
+    return simplejson.dumps(value, use_decimal=True, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
 class Choice(Text):

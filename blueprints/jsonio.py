@@ -60,7 +60,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_unstorable(value: Any, path: str) -> None:
     if isinstance(value, str):
-        if "\x00" in value or not value.isprintable() and _has_surrogate(value):
+        if "\x00" in value or (not value.isprintable() and _has_surrogate(value)):
             raise ValidationError({path or "body": ["Holds characters that can not be stored."]})
     elif isinstance(value, dict):
         for name, inner in value.items():
@@ -83,9 +83,7 @@ def _default(value: Any) -> Any:
 
 def dumps(value: Any) -> str:
     """Decimals as exact numbers, datetimes as RFC 3339 in UTC."""
-    return simplejson.dumps(
-        value, use_decimal=True, default=_default, ensure_ascii=False, separators=(",", ":")
-    )
+    return simplejson.dumps(value, use_decimal=True, default=_default, ensure_ascii=False, separators=(",", ":"))
 
 
 class DecimalProvider(JSONProvider):

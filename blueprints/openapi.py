@@ -13,6 +13,7 @@ from flask import Blueprint, Response
 import errors
 from blueprints import fields
 from blueprints.answers import ANSWERS
+from blueprints.auth import guard
 from blueprints.wire import Operation, answer, operations
 
 blueprint = Blueprint("openapi", __name__)
@@ -35,6 +36,7 @@ _FIELD_SCHEMAS: dict[type, dict[str, Any]] = {
 
 
 @blueprint.get("/api/v1/openapi.json")
+@guard.public
 def document() -> Response:
     return answer(build())
 

@@ -175,9 +175,7 @@ def decode_cursor(cursor: str | None, *types: type) -> list[Any] | None:
     raise ValidationError({"cursor": ["Not a cursor of this list."]})
 
 
-def page(
-    rows: Sequence[Any], limit: int, render: Callable[[Any], Any], cursor: Callable[[Any], str]
-) -> Response:
+def page(rows: Sequence[Any], limit: int, render: Callable[[Any], Any], cursor: Callable[[Any], str]) -> Response:
     """A list answer of `rows`, which were asked for with `limit + 1`."""
     shown = rows[:limit]
     following = cursor(shown[-1]) if len(rows) > limit else None
@@ -201,13 +199,9 @@ def problem(error: SpillwayError) -> dict[str, Any]:
 
 def _render(error: SpillwayError) -> Response:
     if wants_problem():
-        response = Response(
-            jsonio.dumps(problem(error)), status=error.status, mimetype="application/problem+json"
-        )
+        response = Response(jsonio.dumps(problem(error)), status=error.status, mimetype="application/problem+json")
     else:
-        response = Response(
-            render_template("errors.html", error=error), status=error.status, mimetype="text/html"
-        )
+        response = Response(render_template("errors.html", error=error), status=error.status, mimetype="text/html")
     retry_after = getattr(error, "retry_after", None)
     if retry_after is not None:
         response.headers["Retry-After"] = str(retry_after)
@@ -258,9 +252,7 @@ def _outage(error: Exception) -> Response:
 
 
 def _csrf(error: CSRFError) -> Response:
-    return _render(
-        errors.BadRequest("The form has expired. Go back, load the page again and send it once more.")
-    )
+    return _render(errors.BadRequest("The form has expired. Go back, load the page again and send it once more."))
 
 
 def _set_request_id() -> None:

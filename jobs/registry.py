@@ -21,17 +21,20 @@ _PAGE = 500
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """`work` returns how much it did; `seconds` is the time between two runs."""
+    """`work(by_hand)` returns how much it did; by hand it ignores pauses after failures.
+
+    `seconds` is the time between two runs.
+    """
 
     name: str
     seconds: int
-    work: Callable[[], int]
+    work: Callable[[bool], int]
 
 
-def _until_done(step: Callable[[int], int]) -> Callable[[], int]:
+def _until_done(step: Callable[[int], int]) -> Callable[[bool], int]:
     """Repeat a step that handles a page at a time until a page is not full."""
 
-    def work() -> int:
+    def work(_by_hand: bool) -> int:
         total = 0
         while True:
             done = step(_PAGE)
@@ -42,7 +45,7 @@ def _until_done(step: Callable[[int], int]) -> Callable[[], int]:
     return work
 
 
-def _sync_catalog() -> int:
+def _sync_catalog(_by_hand: bool) -> int:
     return int(catalog.sync().changed)
 
 
@@ -54,12 +57,12 @@ JOBS = {
         Job("expire-lots", 60, _until_done(credits.expire_due)),
         Job("expire-holds", 60, _until_done(holds.expire_due)),
         Job("send-outbox", 15, mailer.send_due),
-        Job("prune", 3600, pruning.prune),
+        Job("prune", 3600, lambda _by_hand: pruning.prune()),
     )
 }
 
 
-def run(app: Flask, name: str) -> JobRun:
+def run(app: Flask, name: str, by_hand: bool = False) -> JobRun:
     """Run one job now, in its own app context, and keep what came of it. Its errors are logged, never raised.
 
     Raises KeyError for an unknown name.
@@ -68,7 +71,7 @@ def run(app: Flask, name: str) -> JobRun:
     with app.app_context():
         started = datetime.now(UTC)
         try:
-            outcome, detail = "ok", str(job.work())
+            outcome, detail = "ok", str(job.work(by_hand))
         except Exception as error:
             _log.exception("job %s failed", name)
             outcome, detail = "error", type(error).__name__

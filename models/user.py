@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from flask_login import UserMixin
 from sqlalchemy import CheckConstraint, Integer, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -11,7 +12,7 @@ from models.base import Base, Id, partial_index
 from models.types import UtcDateTime
 
 
-class User(Base):
+class User(UserMixin, Base):
     """`email` is trimmed and lower-cased. `session_version` rises when all sessions must end (new password)."""
 
     __tablename__ = "users"
@@ -25,6 +26,10 @@ class User(Base):
     email_verified_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     last_login_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+    def get_id(self) -> str:
+        """What a browser's session remembers of the user."""
+        return f"{self.id}.{self.session_version}"
 
 
 class SetupLink(Base):

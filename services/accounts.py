@@ -40,9 +40,7 @@ EXTERNAL_ID = r"(?!acc_)[A-Za-z0-9._:@-]{1,128}"
 def checked_external_id(value: str) -> str:
     """Raises ValidationError."""
     if not re.fullmatch(EXTERNAL_ID, value, re.ASCII):
-        raise ValidationError(
-            {"external_id": ["1 to 128 of A-Z a-z 0-9 . _ : @ -, not beginning with acc_."]}
-        )
+        raise ValidationError({"external_id": ["1 to 128 of A-Z a-z 0-9 . _ : @ -, not beginning with acc_."]})
     return value
 
 
@@ -52,9 +50,7 @@ def sign_up_account(session: Session, user: User, name: str) -> Account:
     The sign-up credits come at once unless SIGNUP_GRANT waits for the verified e-mail.
     """
     account = _make(session, name=name, email=user.email, external_id=None)
-    session.add(
-        Membership(user_id=user.id, account_id=account.id, role=Role.OWNER, created_at=account.created_at)
-    )
+    session.add(Membership(user_id=user.id, account_id=account.id, role=Role.OWNER, created_at=account.created_at))
     if settings.current().signup_grant == "immediate" or user.email_verified_at is not None:
         grant_sign_up(session, account.id, [email_claim(user.email)])
     return account
@@ -223,9 +219,15 @@ def get(account_id: str) -> Account:
     return account
 
 
-def listing(
-    limit: int, before: tuple[datetime, str] | None = None, search: str | None = None
-) -> list[Account]:
+def membership(user_id: str, account_id: str | None) -> Membership | None:
+    """The user's place in the account, else in the first one they joined; None for a person without any."""
+    mine = db.session.scalars(
+        select(Membership).where(Membership.user_id == user_id).order_by(Membership.created_at, Membership.account_id)
+    ).all()
+    return next((one for one in mine if one.account_id == account_id), mine[0] if mine else None)
+
+
+def listing(limit: int, before: tuple[datetime, str] | None = None, search: str | None = None) -> list[Account]:
     """Accounts, newest first, older than the (created_at, id) `before`."""
     query = select(Account).order_by(Account.created_at.desc(), Account.id.desc()).limit(limit)
     if before is not None:

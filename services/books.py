@@ -109,9 +109,7 @@ class Book:
             self._order = None
         self.totals[lot.kind] += change
         if self.remaining > MAX_BALANCE:
-            raise ValidationError(
-                {"credits": ["The account's balance would pass the largest that can be kept."]}
-            )
+            raise ValidationError({"credits": ["The account's balance would pass the largest that can be kept."]})
         self.changed_lots[lot.id] = lot
         self.new_entries.append(
             ENTRIES.make(
@@ -170,9 +168,7 @@ class Book:
         self.post(lot, amount, reason, cause)
         return lot
 
-    def take_back(
-        self, lot: Lot, amount: int, reason: Reason, cause: Cause, at: datetime | None = None
-    ) -> None:
+    def take_back(self, lot: Lot, amount: int, reason: Reason, cause: Cause, at: datetime | None = None) -> None:
         """Remove credits that were not spent (expiry, reset, plan change, refund)."""
         lot.removed += amount
         self.post(lot, -amount, reason, cause, at)
@@ -187,11 +183,7 @@ class Book:
 
     def expire_due(self) -> int:
         """Write the expiries that are due, each dated when it fell; how many lots that were."""
-        due = [
-            lot
-            for lot in self.lots.values()
-            if lot.remaining and lot.expires_at and lot.expires_at <= self.now
-        ]
+        due = [lot for lot in self.lots.values() if lot.remaining and lot.expires_at and lot.expires_at <= self.now]
         for lot in sorted(due, key=lambda lot: (lot.expires_at, lot.id)):
             self.take_back(lot, lot.remaining, Reason.EXPIRY, ("lot", lot.id), lot.expires_at)
         return len(due)
@@ -208,9 +200,7 @@ class Book:
             self.account.unfunded += amount
             self.account_changed = True
             if self.account.unfunded > MAX_BALANCE:
-                raise ValidationError(
-                    {"credits": ["Unfunded usage would pass the largest total that can be kept."]}
-                )
+                raise ValidationError({"credits": ["Unfunded usage would pass the largest total that can be kept."]})
 
     # Caps
 

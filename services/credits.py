@@ -148,9 +148,7 @@ def _write(conn: Connection, books: Books) -> None:
     """Send everything the books collected; the caller commits."""
     all_books = list(books.by_id.values())
     new_lot_ids = {lot.id for book in all_books for lot in book.new_lots}
-    changed_lots = [
-        lot for book in all_books for lot in book.changed_lots.values() if lot.id not in new_lot_ids
-    ]
+    changed_lots = [lot for book in all_books for lot in book.changed_lots.values() if lot.id not in new_lot_ids]
     statements: list[Statement] = []
 
     def add(rows: Sequence[Any], make: Any, *arguments: Any) -> None:
@@ -246,9 +244,7 @@ def reset_limit(account_id: str, reason: str) -> dict[str, Any]:
     """
     with locked([account_id]) as books:
         book, conn = books[account_id], books.conn
-        subscription = run(conn, [SUBSCRIPTIONS.select(conn, "id IN ?", [book.account.subscription_id])])[0][
-            0
-        ]
+        subscription = run(conn, [SUBSCRIPTIONS.select(conn, "id IN ?", [book.account.subscription_id])])[0][0]
         included = plans.included_in(book, subscription)
         if not included:
             raise NoAllowance()
@@ -269,9 +265,7 @@ def reset_limit(account_id: str, reason: str) -> dict[str, Any]:
 
 
 def _zero_counters(conn: Connection, book: Book) -> None:
-    counters = run(
-        conn, [COUNTERS.select(conn, "account_id IN ? AND \"window\" = 'period'", [book.account.id])]
-    )[0]
+    counters = run(conn, [COUNTERS.select(conn, "account_id IN ? AND \"window\" = 'period'", [book.account.id])])[0]
     for counter in counters:
         counter.used = 0
     if counters:
@@ -303,9 +297,7 @@ def grant(
             )[0]
             if found:
                 return replayed(found[0].request, found[0].answer, request), True
-        lot = book.issue(
-            Kind.GRANTED, credits, Reason.GRANT, ("grant", ""), expires_at=expires_at, note=reason
-        )
+        lot = book.issue(Kind.GRANTED, credits, Reason.GRANT, ("grant", ""), expires_at=expires_at, note=reason)
         book.new_entries[-1].cause_id = lot.id
         settle_unfunded(books.conn, book, lot)
         answer = {"lot": lot.id, "balance": short_balance(book)}

@@ -135,9 +135,7 @@ def extend(
         if hold.state != HoldState.OPEN:
             raise HoldNotOpen(f"The hold is {hold.state}.", state=hold.state)
         if amount is not None and amount < hold.amount:
-            raise ValidationError(
-                {"credits": ["A hold can only be raised; capture or release it to free credits."]}
-            )
+            raise ValidationError({"credits": ["A hold can only be raised; capture or release it to free credits."]})
         usage.check_status(book, enforce=True)
         if amount is not None and amount > hold.amount:
             usage.fund(book, amount - hold.amount, caller, enforce=True)
@@ -172,9 +170,7 @@ def listing(account_id: str, state: str | None, before: str | None, limit: int) 
     if state == HoldState.OPEN:
         query = query.where(Hold.state == state, Hold.expires_at > now)
     elif state == HoldState.EXPIRED:
-        query = query.where(
-            (Hold.state == state) | ((Hold.state == HoldState.OPEN) & (Hold.expires_at <= now))
-        )
+        query = query.where((Hold.state == state) | ((Hold.state == HoldState.OPEN) & (Hold.expires_at <= now)))
     elif state is not None:
         query = query.where(Hold.state == state)
     return list(db.session.scalars(query))

@@ -171,17 +171,13 @@ def _void(account_id: str, record_id: str, reason: str) -> UsageRecord:
 def _capped_token(record_id: str) -> set[str]:
     record = db.session.get(UsageRecord, record_id)
     identity = tokens.identity(record.token_id) if record is not None and record.token_id else None
-    return (
-        {record.token_id} if record and record.token_id and identity and identity.cap is not None else set()
-    )
+    return {record.token_id} if record and record.token_id and identity and identity.cap is not None else set()
 
 
 def _give_back(conn: Connection, book: Book, record: UsageRecord) -> None:
     """Post the opposite of every entry the record caused, settlements of its unfunded part included."""
     last = record.seq + record.entries
-    own = ENTRIES.select(
-        conn, "account_id IN ? AND seq > ? AND seq <= ?", [record.account_id], record.seq, last
-    )
+    own = ENTRIES.select(conn, "account_id IN ? AND seq > ? AND seq <= ?", [record.account_id], record.seq, last)
     settled = ENTRIES.select(conn, "cause_id IN ? AND reason = 'settle'", [record.id])
     entries = [entry for found in run(conn, [own, settled]) for entry in found]
     lots = run(conn, [LOTS.select(conn, "id IN ?", sorted({entry.lot_id for entry in entries}))])[0]

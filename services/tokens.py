@@ -217,7 +217,5 @@ def listing(
         query = query.where(Token.user_id == user_id)
     if before is not None:
         moment, token_id = before
-        query = query.where(
-            (Token.created_at < moment) | ((Token.created_at == moment) & (Token.id < token_id))
-        )
+        query = query.where((Token.created_at < moment) | ((Token.created_at == moment) & (Token.id < token_id)))
     return list(db.session.scalars(query.order_by(Token.created_at.desc(), Token.id.desc()).limit(limit)))

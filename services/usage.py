@@ -108,9 +108,7 @@ def spend(items: Sequence[Item]) -> list[Outcome]:
     return outcomes
 
 
-def record(
-    presented: Presented, account_ref: str | None, request: UsageRequest, hold_id: str | None = None
-) -> Outcome:
+def record(presented: Presented, account_ref: str | None, request: UsageRequest, hold_id: str | None = None) -> Outcome:
     """Record one event (or capture a hold). Raises what refuses it."""
     outcome = spend([Item(presented, account_ref, request, hold_id)])[0]
     if outcome.error is not None:
@@ -210,15 +208,11 @@ def price(book: Book, request: UsageRequest) -> Charge:
     if request.credits is not None:
         priced = request.credits
     elif rate is None:
-        raise UnknownOperation(
-            f"The operation {request.operation!r} has no rate; send credits or add a rate."
-        )
+        raise UnknownOperation(f"The operation {request.operation!r} has no rate; send credits or add a rate.")
     else:
         priced = _by_rate(book, rate, request)
     billed = rates.is_billed(rate, success=request.success, retry=request.retry)
-    return Charge(
-        priced, priced if billed else 0, None if request.credits is not None or rate is None else rate.text
-    )
+    return Charge(priced, priced if billed else 0, None if request.credits is not None or rate is None else rate.text)
 
 
 def _rate(book: Book, request: UsageRequest) -> rates.Rate | None:
@@ -241,9 +235,7 @@ def _by_rate(book: Book, rate: rates.Rate, request: UsageRequest) -> int:
     if missing:
         raise ValidationError({name: ["The rate of this operation needs it."] for name in missing})
     if rate.cost_multiplier is not None and book.catalog.credit_value is None:
-        raise ValidationError(
-            {"operation": ["Its rate is based on cost, but the catalog has no credit_value."]}
-        )
+        raise ValidationError({"operation": ["Its rate is based on cost, but the catalog has no credit_value."]})
     try:
         return rates.price(
             rate,
@@ -301,9 +293,7 @@ def _fund_hold(book: Book, hold: Hold, amount: int) -> waterfall.Funding:
         )
     if hold.state != HoldState.EXPIRED:
         raise HoldNotOpen(f"The hold is {hold.state}.", state=hold.state)
-    funding = waterfall.fund(
-        amount, remaining=book.remaining, held=others, headroom=book.headroom, enforce=False
-    )
+    funding = waterfall.fund(amount, remaining=book.remaining, held=others, headroom=book.headroom, enforce=False)
     assert funding is not None
     return funding
 
@@ -415,9 +405,7 @@ _REQUEST_FIELDS = {
 
 def replay(record: UsageRecord, request: UsageRequest, hold_id: str | None) -> UsageRecord:
     """The stored record, if it was made by the very same request. Raises IdempotencyConflict with what differs."""
-    differs = [
-        name for name, column in _REQUEST_FIELDS.items() if getattr(record, column) != getattr(request, name)
-    ]
+    differs = [name for name, column in _REQUEST_FIELDS.items() if getattr(record, column) != getattr(request, name)]
     if (record.occurred_at if record.occurred_given else None) != request.occurred_at:
         differs.append("occurred_at")
     if record.hold_id != hold_id:

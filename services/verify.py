@@ -104,23 +104,17 @@ def _verify_entry(account_id: str, entry: Any, lot: _LotSum, kinds: dict[str, in
     }
     for name, value in expected.items():
         if getattr(entry, name) != value:
-            yield Difference(
-                account_id, subject, f"{name} is {getattr(entry, name)}, the ledger makes it {value}"
-            )
+            yield Difference(account_id, subject, f"{name} is {getattr(entry, name)}, the ledger makes it {value}")
 
 
-def _verify_lots(
-    conn: Connection, account_id: str, sums: dict[str, _LotSum], report: Report
-) -> Iterator[Difference]:
+def _verify_lots(conn: Connection, account_id: str, sums: dict[str, _LotSum], report: Report) -> Iterator[Difference]:
     for lot in _stream(conn, select(Lot.__table__).where(Lot.account_id == account_id)):
         report.lots += 1
         told = sums.pop(lot.id, _LotSum(first=0))
         expected = {"issued": told.first, "remaining": told.remaining, "removed": told.removed}
         for name, value in expected.items():
             if getattr(lot, name) != value:
-                yield Difference(
-                    account_id, lot.id, f"{name} is {getattr(lot, name)}, the ledger makes it {value}"
-                )
+                yield Difference(account_id, lot.id, f"{name} is {getattr(lot, name)}, the ledger makes it {value}")
     for lot_id in sums:
         yield Difference(account_id, lot_id, "has entries in this account's ledger but is not its lot")
 

@@ -25,9 +25,7 @@ class Funding:
 
 def in_order(lots: Iterable[Lot]) -> list[Lot]:
     """The lots as they are spent."""
-    return sorted(
-        lots, key=lambda lot: (_KIND_ORDER[Kind(lot.kind)], lot.expires_at or _NEVER, lot.created_at, lot.id)
-    )
+    return sorted(lots, key=lambda lot: (_KIND_ORDER[Kind(lot.kind)], lot.expires_at or _NEVER, lot.created_at, lot.id))
 
 
 def draws(lots: Sequence[Lot], amount: int) -> list[tuple[Lot, int]]:

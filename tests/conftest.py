@@ -124,9 +124,7 @@ def app(settings: Settings) -> Iterator[Flask]:
 
 
 @pytest.fixture
-def sqlite_app(
-    request: pytest.FixtureRequest, tmp_path: Path, sqlite_databases: databases.Sqlite
-) -> Iterator[Flask]:
+def sqlite_app(request: pytest.FixtureRequest, tmp_path: Path, sqlite_databases: databases.Sqlite) -> Iterator[Flask]:
     """The app on SQLite alone, for what has nothing to do with the database."""
     with sqlite_databases.copy() as url, _running(_settings(request, tmp_path, url)) as app:
         yield app

@@ -1,4 +1,4 @@
-"""The clients of the kill test. Every request is a function of a number, so that any client can repeat any other's."""
+"""The kill test's clients. A request is a function of a number, so that any client can repeat any other's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CLIENTS = 32
 HOT = "hot"
 OTHERS = 30
 _NEIGHBOURS = 12
-"""How far back a client looks for another's request to repeat: some are done, some under way, some not begun."""
+"""How far back a client looks for another's request to repeat: done, under way or not begun."""
 _PATIENCE = 120
 """Seconds until a request that always meets a dead or busy server fails the test."""
 
@@ -90,7 +90,7 @@ def end_of_hold(number: int) -> tuple[str, Body] | None:
 
 
 def _random(*seed: object) -> random.Random:
-    return random.Random(repr(seed))  # noqa: S311 - the same everywhere, not a secret
+    return random.Random(repr(seed))
 
 
 def _account(choose: random.Random) -> str:
@@ -114,7 +114,7 @@ class Connection:
             connection.close()
 
     def settle(self, path: str, body: Body, key: str | None = None) -> tuple[int, Any, bool]:
-        """POST until there is an answer other than 503. Its status, its body, and whether it calls itself a replay.
+        """POST until there is an answer other than 503: its status, its body, whether it is called a replay.
 
         Raises AssertionError for any other answer of 500 and above, and when no server answers for too long.
         """
@@ -181,7 +181,7 @@ class Client:
         self.observed = Observed()
         self._target = target
         self._position = position
-        self._choose = random.Random(position)  # noqa: S311 - not a secret
+        self._choose = random.Random(position)
         self.connection = Connection(target, self.observed, self._choose)
 
     def run(self) -> Observed:
@@ -252,12 +252,9 @@ class Client:
 
 
 def run_clients(target: Target, positions: range) -> list[Observed]:
-    """One operating system process's share of the clients, a thread each. Raises what the first of them raised."""
+    """One process's share of the clients, a thread each. Raises what the first of them raised."""
     with ThreadPoolExecutor(len(positions)) as pool:
-        return [
-            future.result()
-            for future in [pool.submit(Client(target, position).run) for position in positions]
-        ]
+        return [future.result() for future in [pool.submit(Client(target, position).run) for position in positions]]
 
 
 # Jobs

@@ -40,7 +40,7 @@ def environment(folder: Path, database_url: str, **changes: str) -> dict[str, st
 
 def command(environ: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `flask …` to its end, beside whatever servers run; its exit code is the caller's to judge."""
-    return subprocess.run(  # noqa: S603 - our own interpreter and arguments
+    return subprocess.run(
         [sys.executable, "-m", "flask", "--app", "app", *arguments],
         cwd=ROOT,
         env=dict(environ),
@@ -91,7 +91,7 @@ class Server:
     def start(self) -> None:
         """Returns once /readyz answers 200. Raises RuntimeError with the end of the log when it never does."""
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
+            self._process = subprocess.Popen(
                 [sys.executable, "-m", "gunicorn", "--config", "gunicorn.conf.py", "app:create_app()"],
                 cwd=ROOT,
                 env=self._environ,
@@ -136,7 +136,7 @@ class Server:
         if not workers:
             return False
         with suppress(ProcessLookupError):
-            os.kill(random.choice(workers), signal.SIGKILL)  # noqa: S311 - any one
+            os.kill(random.choice(workers), signal.SIGKILL)
         return True
 
     def kill(self) -> None:

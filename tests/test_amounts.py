@@ -73,11 +73,7 @@ def test_an_amount_that_would_need_rounding_or_is_out_of_range_is_refused(text: 
     ],
 )
 def test_json_shows_the_shortest_plain_number(micros: int, shown: str) -> None:
-    assert (
-        f"{amounts.to_credits(micros):f}" == shown
-        if micros % MICRO
-        else str(amounts.to_credits(micros)) == shown
-    )
+    assert f"{amounts.to_credits(micros):f}" == shown if micros % MICRO else str(amounts.to_credits(micros)) == shown
 
 
 @pytest.mark.parametrize("micros", [0, MICRO, 10 * MICRO, 25_000 * MICRO])

@@ -13,14 +13,22 @@ import pytest
 import simplejson
 from flask import Flask
 from hypothesis import HealthCheck, Phase, settings
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from services import tokens, verify
 from tests.reference_model import KINDS, Hold, Model, Record
 
 MICRO = 1_000_000
 _AMOUNTS = st.one_of(
-    st.integers(0, 60 * MICRO), st.sampled_from([0, 1, MICRO, 10 * MICRO, 25 * MICRO, 100 * MICRO, 100 * MICRO + 1])
+    st.integers(0, 60 * MICRO),
+    st.sampled_from([0, 1, MICRO, 10 * MICRO, 25 * MICRO, 100 * MICRO, 100 * MICRO + 1]),
 )
 _POSITIVE = _AMOUNTS.filter(bool)
 _numbers = itertools.count()
@@ -105,7 +113,12 @@ def machine(app: Flask, clock_file: Path) -> type[RuleBasedStateMachine]:
         def use(self, amount: int, enforce: bool) -> None:
             self.settle()
             key = f"key-{next(_numbers)}"
-            body = {"account": self.ref, "credits": credits(amount), "enforce": enforce, "idempotency_key": key}
+            body = {
+                "account": self.ref,
+                "credits": credits(amount),
+                "enforce": enforce,
+                "idempotency_key": key,
+            }
             status, answer = call("POST", "/usage", body)
             record = self.model.use(amount, enforce)
             self.check_record(status, answer, record)

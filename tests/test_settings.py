@@ -45,7 +45,7 @@ def test_nothing_need_be_set(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "value"),
     [
-        ("HOST", "0.0.0.0", "0.0.0.0"),  # noqa: S104 - read, not bound
+        ("HOST", "0.0.0.0", "0.0.0.0"),
         ("PORT", "65535", 65535),
         ("PUBLIC_URL", "https://billing.example.com/", "https://billing.example.com"),
         ("SIGNUP_CREDITS", "0.000001", Decimal("0.000001")),
@@ -146,7 +146,7 @@ def test_the_settings_never_print_their_secrets(tmp_path: Path) -> None:
         "DATABASE_URL": "postgresql://me:hunter2@h/d",
     }
     settings = read(tmp_path, **secrets)
-    assert settings.stripe_webhook_secret == "hunter2"  # noqa: S105
+    assert settings.stripe_webhook_secret == "hunter2"
     assert "hunter2" not in repr(settings)
 
 
@@ -181,7 +181,7 @@ def test_any_setting_can_be_a_file(tmp_path: Path) -> None:
 
 def test_a_value_and_a_file_at_once_is_refused(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("k")
-    line = refusal(tmp_path, SECRET_KEY="k", SECRET_KEY_FILE=str(tmp_path / "key"))  # noqa: S106
+    line = refusal(tmp_path, SECRET_KEY="k", SECRET_KEY_FILE=str(tmp_path / "key"))
     assert line == "SECRET_KEY: set SECRET_KEY or SECRET_KEY_FILE, not both"
 
 
@@ -223,7 +223,7 @@ def test_a_secret_key_is_made_once_and_kept_for_the_owner_alone(tmp_path: Path) 
 
 
 def test_a_given_secret_key_is_used_and_none_is_made(tmp_path: Path) -> None:
-    assert read(tmp_path, SECRET_KEY="given").secret_key == "given"  # noqa: S105, S106
+    assert read(tmp_path, SECRET_KEY="given").secret_key == "given"
     assert not (tmp_path / "secret_key").exists()
 
 
@@ -231,9 +231,7 @@ def test_processes_that_start_together_get_one_secret_key(tmp_path: Path) -> Non
     script = "from settings import Settings; print(Settings.from_env().secret_key)"
     environ = {"PATH": os.environ["PATH"], "INSTANCE_PATH": str(tmp_path)}
     starts = [
-        subprocess.Popen(  # noqa: S603 - our own interpreter and script
-            [sys.executable, "-c", script], cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True
-        )
+        subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True)
         for _ in range(3)
     ]
     keys = {start.communicate(timeout=30)[0] for start in starts}
@@ -269,8 +267,8 @@ def test_a_moved_clock_never_meets_a_live_key(tmp_path: Path, clock_file: Path, 
 
 
 def test_a_moved_clock_may_meet_a_test_key(tmp_path: Path, clock_file: Path) -> None:
-    settings = read(tmp_path, CLOCK_FILE=str(clock_file), STRIPE_SECRET_KEY="sk_test_abc")  # noqa: S106
-    assert settings.stripe_secret_key == "sk_test_abc"  # noqa: S105
+    settings = read(tmp_path, CLOCK_FILE=str(clock_file), STRIPE_SECRET_KEY="sk_test_abc")
+    assert settings.stripe_secret_key == "sk_test_abc"
 
 
 def test_a_clock_without_a_time_is_refused_by_name(tmp_path: Path) -> None:

@@ -66,9 +66,7 @@ def listing(caller: Caller, query: dict[str, Any]) -> Response:
     key = decode_cursor(query.get("cursor"), int, str)
     before = (from_microseconds(key[0]), key[1]) if key else None
     rows = accounts.listing(query["limit"] + 1, before, query.get("search"))
-    return page(
-        rows, query["limit"], render, lambda row: encode_cursor(to_microseconds(row.created_at), row.id)
-    )
+    return page(rows, query["limit"], render, lambda row: encode_cursor(to_microseconds(row.created_at), row.id))
 
 
 @endpoint(blueprint, "GET", "/<ref>", summary="One account", scope="admin", answers={200: "Account"})

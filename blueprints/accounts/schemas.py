@@ -14,9 +14,7 @@ _EMAIL = r"[^@\s]+@[^@\s]+\.[^@\s]+"
 
 
 class CreateSchema(StrictSchema):
-    external_id = Text(
-        required=True, high=128, pattern=EXTERNAL_ID, metadata={"description": "Your own id for it."}
-    )
+    external_id = Text(required=True, high=128, pattern=EXTERNAL_ID, metadata={"description": "Your own id for it."})
     name = Text(required=True)
     email = Text(high=254, pattern=_EMAIL, load_default=None, allow_none=True)
 
@@ -42,9 +40,7 @@ class GrantSchema(StrictSchema):
 class PlanSchema(StrictSchema):
     tier = Text(required=True, high=100)
     included_credits = Credits(load_default=None, allow_none=True)
-    rates = fields.Dict(
-        load_default=None, allow_none=True, metadata={"description": '`{"chat@model": "per_unit=1"}`'}
-    )
+    rates = fields.Dict(load_default=None, allow_none=True, metadata={"description": '`{"chat@model": "per_unit=1"}`'})
     ends_at = UtcTime(load_default=None, allow_none=True)
 
     @validates_schema

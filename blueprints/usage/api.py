@@ -249,9 +249,7 @@ def get_holds(caller: Caller, query: dict[str, Any]) -> Response:
     key = decode_cursor(query.get("cursor"), str)
     rows = holds.listing(account_id, query.get("state"), key[0] if key else None, query["limit"] + 1)
     now = clock.now()
-    return page(
-        rows, query["limit"], lambda hold: holds.render(hold, now), lambda hold: encode_cursor(hold.id)
-    )
+    return page(rows, query["limit"], lambda hold: holds.render(hold, now), lambda hold: encode_cursor(hold.id))
 
 
 @endpoint(

@@ -33,6 +33,7 @@ class _PageQuery(SummaryQuery):
 
 
 @blueprint.get("/")
+@guard.public
 def home() -> Response | str:
     if current_user.is_authenticated:
         return redirect(url_for("usage_pages.index"))
@@ -96,6 +97,4 @@ def _bounds(account: Account, query: dict[str, Any]) -> tuple[datetime, datetime
 @guard.member_required
 def record(record_id: str) -> str:
     found = records.find(record_id, guard.current_account().id)
-    return render_template(
-        "usage/record.html", record=records.detail(found), credit_name=catalog.current().credit_name
-    )
+    return render_template("usage/record.html", record=records.detail(found), credit_name=catalog.current().credit_name)

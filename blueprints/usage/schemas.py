@@ -35,15 +35,9 @@ _AHEAD = timedelta(minutes=5)
 class PricedSchema(StrictSchema):
     """What a price can be told from."""
 
-    account = AccountRef(
-        metadata={"description": "Needed with a service token: the account's id or external id."}
-    )
-    credits = Credits(
-        metadata={"description": f"Credits to charge, at most 6 decimals, at most {MAX_CREDITS}."}
-    )
-    operation = Text(
-        metadata={"description": "Priced by the catalog's rate, or a label when credits are given."}
-    )
+    account = AccountRef(metadata={"description": "Needed with a service token: the account's id or external id."})
+    credits = Credits(metadata={"description": f"Credits to charge, at most 6 decimals, at most {MAX_CREDITS}."})
+    operation = Text(metadata={"description": "Priced by the catalog's rate, or a label when credits are given."})
     quantity = Quantity(load_default=1_000_000, metadata={"description": "Units of the operation."})
     llm_provider = Text()
     llm_model = Text()
@@ -73,9 +67,7 @@ class UsageSchema(PricedSchema):
     retry = StrictBoolean(load_default=False)
     source = Text()
     properties = Properties(load_default=None)
-    occurred_at = UtcTime(
-        metadata={"description": "At most 35 days ago and 5 minutes ahead; now by default."}
-    )
+    occurred_at = UtcTime(metadata={"description": "At most 35 days ago and 5 minutes ahead; now by default."})
     enforce = StrictBoolean(
         load_default=True,
         metadata={"description": "false: the work is done already and is recorded in any case."},

@@ -35,9 +35,7 @@ def upgrade() -> None:
         sa.Column("debt", sa.BigInteger(), nullable=False),
         sa.Column("overage", sa.BigInteger(), nullable=False),
         sa.Column("created_at", types.UtcDateTime(), nullable=False),
-        sa.CheckConstraint(
-            "status IN ('active','past_due','suspended','closed')", name=op.f("ck_accounts_status")
-        ),
+        sa.CheckConstraint("status IN ('active','past_due','suspended','closed')", name=op.f("ck_accounts_status")),
         sa.CheckConstraint("debt >= 0", name=op.f("ck_accounts_debt")),
         sa.CheckConstraint("overage >= 0", name=op.f("ck_accounts_overage")),
         sa.CheckConstraint("period_start < period_end", name=op.f("ck_accounts_period")),
@@ -142,12 +140,8 @@ def upgrade() -> None:
         sa.Column("starts_at", types.UtcDateTime(), nullable=False),
         sa.Column("used", sa.BigInteger(), nullable=False),
         sa.CheckConstraint("used >= 0", name=op.f("ck_cap_counters_used")),
-        sa.ForeignKeyConstraint(
-            ["account_id"], ["accounts.id"], name=op.f("fk_cap_counters_account_id_accounts")
-        ),
-        sa.PrimaryKeyConstraint(
-            "account_id", "scope", "key", "window", "starts_at", name=op.f("pk_cap_counters")
-        ),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_cap_counters_account_id_accounts")),
+        sa.PrimaryKeyConstraint("account_id", "scope", "key", "window", "starts_at", name=op.f("pk_cap_counters")),
     )
     op.create_table(
         "holds",
@@ -168,9 +162,7 @@ def upgrade() -> None:
         sa.CheckConstraint("amount > 0", name=op.f("ck_holds_amount")),
         sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_holds_account_id_accounts")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_holds")),
-        sa.UniqueConstraint(
-            "account_id", "idempotency_key", name=op.f("uq_holds_account_id_idempotency_key")
-        ),
+        sa.UniqueConstraint("account_id", "idempotency_key", name=op.f("uq_holds_account_id_idempotency_key")),
     )
     op.create_index("ix_holds_account_id", "holds", ["account_id", "id"])
     op.create_index(
@@ -200,9 +192,7 @@ def upgrade() -> None:
         sa.Column("idempotency_key", sa.String(length=255), nullable=True),
         sa.Column("request", sa.Text(), nullable=True),
         sa.Column("answer", sa.Text(), nullable=True),
-        sa.CheckConstraint(
-            "kind <> 'allowance' OR expires_at IS NOT NULL", name=op.f("ck_lots_allowance_expires")
-        ),
+        sa.CheckConstraint("kind <> 'allowance' OR expires_at IS NOT NULL", name=op.f("ck_lots_allowance_expires")),
         sa.CheckConstraint("kind IN ('allowance','purchased','granted')", name=op.f("ck_lots_kind")),
         sa.CheckConstraint("issued >= 0", name=op.f("ck_lots_issued")),
         sa.CheckConstraint("open = (remaining > 0)", name=op.f("ck_lots_open")),
@@ -234,9 +224,7 @@ def upgrade() -> None:
         sa.Column("role", sa.String(length=20), nullable=False),
         sa.Column("created_at", types.UtcDateTime(), nullable=False),
         sa.CheckConstraint("role IN ('owner','admin','member')", name=op.f("ck_memberships_role")),
-        sa.ForeignKeyConstraint(
-            ["account_id"], ["accounts.id"], name=op.f("fk_memberships_account_id_accounts")
-        ),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_memberships_account_id_accounts")),
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_memberships_user_id_users")),
         sa.PrimaryKeyConstraint("user_id", "account_id", name=op.f("pk_memberships")),
         sa.UniqueConstraint("account_id", "user_id", name=op.f("uq_memberships_account_id_user_id")),
@@ -246,9 +234,7 @@ def upgrade() -> None:
         sa.Column("key", sa.String(length=80), nullable=False),
         sa.Column("account_id", types.id_type(), nullable=False),
         sa.Column("created_at", types.UtcDateTime(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["account_id"], ["accounts.id"], name=op.f("fk_signup_claims_account_id_accounts")
-        ),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_signup_claims_account_id_accounts")),
         sa.PrimaryKeyConstraint("key", name=op.f("pk_signup_claims")),
     )
     op.create_table(
@@ -267,12 +253,8 @@ def upgrade() -> None:
         sa.CheckConstraint("source IN ('local')", name=op.f("ck_subscriptions_source")),
         sa.CheckConstraint("status IN ('active','ended')", name=op.f("ck_subscriptions_status")),
         sa.CheckConstraint("included >= 0", name=op.f("ck_subscriptions_included")),
-        sa.CheckConstraint(
-            "rollover_max IS NULL OR rollover_max >= 0", name=op.f("ck_subscriptions_rollover_max")
-        ),
-        sa.ForeignKeyConstraint(
-            ["account_id"], ["accounts.id"], name=op.f("fk_subscriptions_account_id_accounts")
-        ),
+        sa.CheckConstraint("rollover_max IS NULL OR rollover_max >= 0", name=op.f("ck_subscriptions_rollover_max")),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_subscriptions_account_id_accounts")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_subscriptions")),
     )
     op.create_index(
@@ -360,13 +342,9 @@ def upgrade() -> None:
         ),
         sa.CheckConstraint("charged >= 0 AND priced >= 0", name=op.f("ck_usage_records_amounts")),
         sa.CheckConstraint("settled >= 0 AND settled <= unfunded", name=op.f("ck_usage_records_settled")),
-        sa.ForeignKeyConstraint(
-            ["account_id"], ["accounts.id"], name=op.f("fk_usage_records_account_id_accounts")
-        ),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_usage_records_account_id_accounts")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_usage_records")),
-        sa.UniqueConstraint(
-            "account_id", "idempotency_key", name=op.f("uq_usage_records_account_id_idempotency_key")
-        ),
+        sa.UniqueConstraint("account_id", "idempotency_key", name=op.f("uq_usage_records_account_id_idempotency_key")),
         sa.UniqueConstraint("hold_id", name=op.f("uq_usage_records_hold_id")),
     )
     op.create_index("ix_usage_records_occurred", "usage_records", ["account_id", "occurred_at", "seq"])
@@ -393,13 +371,9 @@ def upgrade() -> None:
         sa.Column("balance_after", sa.BigInteger(), nullable=False),
         sa.Column("created_at", types.UtcDateTime(), nullable=False),
         sa.CheckConstraint("change <> 0", name=op.f("ck_ledger_entries_change")),
-        sa.CheckConstraint(
-            "kind_after >= 0 AND balance_after >= kind_after", name=op.f("ck_ledger_entries_after")
-        ),
+        sa.CheckConstraint("kind_after >= 0 AND balance_after >= kind_after", name=op.f("ck_ledger_entries_after")),
         sa.CheckConstraint("lot_remaining >= 0", name=op.f("ck_ledger_entries_lot_remaining")),
-        sa.ForeignKeyConstraint(
-            ["account_id"], ["accounts.id"], name=op.f("fk_ledger_entries_account_id_accounts")
-        ),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_ledger_entries_account_id_accounts")),
         sa.ForeignKeyConstraint(["lot_id"], ["lots.id"], name=op.f("fk_ledger_entries_lot_id_lots")),
         sa.PrimaryKeyConstraint("account_id", "seq", name=op.f("pk_ledger_entries")),
     )

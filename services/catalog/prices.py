@@ -32,9 +32,7 @@ class _Money:
         return self.unit_amount == 0
 
 
-def read_price(
-    raw: Mapping[str, Any], object_id: str, findings: list[Finding], free_monthly: int = 0
-) -> Price | None:
+def read_price(raw: Mapping[str, Any], object_id: str, findings: list[Finding], free_monthly: int = 0) -> Price | None:
     """The price, or None where it is mistaken; `findings` then says why. Inactive prices are None in silence.
 
     `free_monthly` (micro-credits) is the allowance of a price of the tier `free` that names none itself.
@@ -53,11 +51,7 @@ def read_price(
     if price_type != "overage" and (raw.get("billing_scheme") == "tiered" or raw.get("tiers")):
         reader.complain("billing_scheme=tiered", "only overage prices can be tiered; use a price per unit")
     price = _KINDS[price_type](raw, reader)
-    if (
-        isinstance(price, Plan)
-        and price.tier == FREE
-        and not reader.text("included_credits", "included_spus")
-    ):
+    if isinstance(price, Plan) and price.tier == FREE and not reader.text("included_credits", "included_spus"):
         price = replace(price, included_credits=free_monthly)
     reader.report_unknown()
     return price if reader.usable else None
@@ -95,9 +89,7 @@ def _metered(raw: Mapping[str, Any], reader: Reader) -> Plan:
     if tier == FREE:
         reader.complain("the tier free can not be pay-as-you-go", "name the tier differently")
     if _recurring(raw).get("usage_type") == "licensed":
-        reader.complain(
-            "the price is not metered in Stripe", "make a price with usage_type=metered and a meter"
-        )
+        reader.complain("the price is not metered in Stripe", "make a price with usage_type=metered and a meter")
     return Plan(
         tier=tier,
         name=_plan_name(reader, tier),
@@ -124,9 +116,7 @@ def _credit(raw: Mapping[str, Any], reader: Reader) -> CreditPrice:
     low = reader.credits("min_credits", "min_spu_purchase")
     high = reader.credits("max_credits", "max_spu_purchase", positive=True)
     if pack is not None and (per_unit, low, high) != (None, None, None):
-        reader.complain(
-            "a fixed pack has no credits_per_unit, min_credits or max_credits", "keep credits alone"
-        )
+        reader.complain("a fixed pack has no credits_per_unit, min_credits or max_credits", "keep credits alone")
     if low is not None and high is not None and low > high:
         reader.complain("min_credits is above max_credits", "swap or correct them")
     return CreditPrice(
@@ -170,9 +160,7 @@ _KINDS: dict[str, Callable[[Mapping[str, Any], Reader], Price]] = {
 def _tier(reader: Reader) -> str:
     tier = reader.text("tier")
     if tier is None:
-        reader.complain(
-            "tier is missing", "set tier to the plan's name, the same on its monthly and yearly price"
-        )
+        reader.complain("tier is missing", "set tier to the plan's name, the same on its monthly and yearly price")
         return ""
     if len(tier) > _MAX_TIER_NAME or not tier.isprintable():
         reader.complain("tier is not a usable name", f"use up to {_MAX_TIER_NAME} printable characters")
@@ -233,9 +221,7 @@ def _exact_amount(raw: Mapping[str, Any], reader: Reader, key: str) -> Decimal |
             continue
         number = _minor_units(raw[name], places)
         if number is None:
-            cure = (
-                f"minor units with at most {places} decimals" if places else "a whole number of minor units"
-            )
+            cure = f"minor units with at most {places} decimals" if places else "a whole number of minor units"
             reader.complain(f"bad number: {name} = {str(raw[name])[:40]!r}", f"{cure}: 4900 is 49 dollars")
         else:
             found.append(number)
@@ -249,9 +235,7 @@ def _minor_units(value: object, places: int) -> Decimal | None:
     if text is None or (not places and "." in text):  # 49.00 was meant as dollars
         return None
     number = plain_decimal(text)
-    return (
-        number if number is not None and number <= _MAX_AMOUNT and number == round(number, places) else None
-    )
+    return number if number is not None and number <= _MAX_AMOUNT and number == round(number, places) else None
 
 
 def _whole(value: object, low: int, high: int) -> int | None:

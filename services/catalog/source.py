@@ -56,9 +56,7 @@ def read(path: Path) -> Source:
     try:
         text = path.read_bytes().decode()
     except OSError as error:
-        raise BrokenCatalog(
-            f"{path}: {error.strerror}", "put the file back, or correct CATALOG_FILE"
-        ) from error
+        raise BrokenCatalog(f"{path}: {error.strerror}", "put the file back, or correct CATALOG_FILE") from error
     except UnicodeDecodeError as error:
         raise BrokenCatalog(f"{path} is not UTF-8 text", "save it as UTF-8") from error
     return loads(text)
@@ -70,9 +68,7 @@ def loads(text: str) -> Source:
         document = tomllib.loads(text, parse_float=Decimal)
     except tomllib.TOMLDecodeError as error:
         where = str(error).replace("at end of document", f"at the end, line {len(text.splitlines())}")
-        raise BrokenCatalog(
-            f"not valid TOML: {where}", "correct that line; text values need quotes"
-        ) from error
+        raise BrokenCatalog(f"not valid TOML: {where}", "correct that line; text values need quotes") from error
     except (ArithmeticError, RecursionError, ValueError) as error:
         raise BrokenCatalog("not usable TOML: a number or a nesting is too large", "correct it") from error
     product, prices = document.pop("product", {}), document.pop("prices", [])

@@ -198,9 +198,7 @@ def _load(version: int) -> Catalog:
     if not version:
         return vocabulary.parse({}, [], _defaults())[0]
     with db.engine.connect() as connection:
-        content = connection.execute(
-            select(CatalogVersion.content).where(CatalogVersion.id == version)
-        ).scalar_one()
+        content = connection.execute(select(CatalogVersion.content).where(CatalogVersion.id == version)).scalar_one()
     stored = json.loads(content)
     catalog, _findings = vocabulary.parse(stored["product"], stored["prices"], _defaults(), version=version)
     return catalog

@@ -106,9 +106,7 @@ def _read_rates(reader: Reader, credit_value: Decimal | None) -> dict[tuple[str,
             reader.remark(f"bad rate '{key}': {error}", "correct its value, such as per_unit=1")
             continue
         if rate.cost_multiplier is not None and credit_value is None:
-            reader.remark(
-                f"'{key}' is cost-based and credit_value is missing", "set what one credit is worth"
-            )
+            reader.remark(f"'{key}' is cost-based and credit_value is missing", "set what one credit is worth")
         elif (rate.op, rate.model) in rates:
             reader.remark(f"'{key}' is a second rate for {label(rate.op, rate.model)}", "remove one of them")
         else:

@@ -150,11 +150,7 @@ class TestDefault:
     def test_is_without_mistake_and_shows_every_kind(self) -> None:
         catalog, findings = read(source.DEFAULT.read_text())
         assert findings == []
-        used = {
-            name
-            for rate in catalog.rates.values()
-            for name in (*rate.needs, "per_unit" * bool(rate.per_unit))
-        }
+        used = {name for rate in catalog.rates.values() for name in (*rate.needs, "per_unit" * bool(rate.per_unit))}
         assert {"per_unit", "prompt_tokens", "completion_tokens", "actual_cost"} <= used
         assert any(rate.model for rate in catalog.rates.values())
         for tier, interval in [(t, i) for t in ("team", "pro") for i in ("month", "year")]:

@@ -227,9 +227,7 @@ class TestSync:
 
 
 class TestCurrent:
-    def test_another_process_is_noticed_after_the_recheck(
-        self, file: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_another_process_is_noticed_after_the_recheck(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         file.write_text(ONE)
         assert unit_price() == 1
         content = source.loads(TWO)
@@ -300,9 +298,7 @@ class TestLint:
         assert catalog.lint_current() == []
 
     def test_findings_of_the_file_itself_and_of_what_is_in_it(self, file: Path) -> None:
-        file.write_text(
-            'plans = 1\n[product]\nsignup_credits = "x"\n[[prices]]\nid = "p1"\nprice_type = "base"\n'
-        )
+        file.write_text('plans = 1\n[product]\nsignup_credits = "x"\n[[prices]]\nid = "p1"\nprice_type = "base"\n')
         found = [finding.object_id for finding in catalog.lint_current()]
         assert found == ["catalog file", "[product]", "p1"]
         assert versions() == []

@@ -61,8 +61,18 @@ def overage(**changes: Any) -> dict[str, Any]:
 
 
 OWN_FIELDS = frozenset(
-    """id active currency unit_amount unit_amount_decimal recurring billing_scheme tiers tiers_mode
-    transform_quantity""".split()
+    [
+        "id",
+        "active",
+        "currency",
+        "unit_amount",
+        "unit_amount_decimal",
+        "recurring",
+        "billing_scheme",
+        "tiers",
+        "tiers_mode",
+        "transform_quantity",
+    ]
 )
 
 
@@ -326,15 +336,11 @@ class TestPlans:
 
     def test_unknown_keys_are_reported_and_ignored(self) -> None:
         catalog, findings = parse({}, [base(feature="x")])
-        assert [(finding.object_id, finding.cure) for finding in findings] == [
-            ("price_team", "did you mean features?")
-        ]
+        assert [(finding.object_id, finding.cure) for finding in findings] == [("price_team", "did you mean features?")]
         assert len(catalog.plans) == 1
 
     def test_two_prices_for_one_tier_and_interval(self) -> None:
-        catalog, findings = parse(
-            {}, [base(), base(id="price_new", unit_amount=5900, unit_amount_decimal="5900")]
-        )
+        catalog, findings = parse({}, [base(), base(id="price_new", unit_amount=5900, unit_amount_decimal="5900")])
         assert [finding.object_id for finding in findings] == ["price_new"]
         assert "price_team" in findings[0].message
         assert [plan.price for plan in catalog.plans] == ["price_team"]
@@ -397,14 +403,31 @@ class TestCreditsAndOverage:
 
 
 KEYS = st.sampled_from(
-    """price_type tier included_credits included_spus name features rollover_max credits credits_per_unit
-    min_credits max_credits free_credits requests_per_minute signup_credits credit_value alert_thresholds
-    grace_days rate:chat rate:a@b rate:""".split()
+    [
+        "price_type",
+        "tier",
+        "included_credits",
+        "included_spus",
+        "name",
+        "features",
+        "rollover_max",
+        "credits",
+        "credits_per_unit",
+        "min_credits",
+        "max_credits",
+        "free_credits",
+        "requests_per_minute",
+        "signup_credits",
+        "credit_value",
+        "alert_thresholds",
+        "grace_days",
+        "rate:chat",
+        "rate:a@b",
+        "rate:",
+    ]
 )
 VALUES = (
-    st.sampled_from(
-        ["base", "credit", "overage", "metered", "free", "team", "1", "0", "-1", "per_unit=1", ""]
-    )
+    st.sampled_from(["base", "credit", "overage", "metered", "free", "team", "1", "0", "-1", "per_unit=1", ""])
     | st.text(max_size=30)
     | st.none()
     | st.booleans()
@@ -423,8 +446,7 @@ RAW_PRICES = st.fixed_dictionaries(
         "unit_amount_decimal": VALUES,
         "billing_scheme": st.sampled_from(["per_unit", "tiered"]) | VALUES,
         "tiers_mode": st.sampled_from(["graduated", "volume"]) | VALUES,
-        "tiers": st.lists(st.dictionaries(st.sampled_from(["up_to", "unit_amount", "flat_amount"]), VALUES))
-        | VALUES,
+        "tiers": st.lists(st.dictionaries(st.sampled_from(["up_to", "unit_amount", "flat_amount"]), VALUES)) | VALUES,
         "transform_quantity": st.dictionaries(st.sampled_from(["divide_by", "round"]), VALUES) | VALUES,
         "recurring": st.dictionaries(
             st.sampled_from(["interval", "interval_count", "usage_type", "meter"]),
@@ -436,14 +458,10 @@ RAW_PRICES = st.fixed_dictionaries(
 
 
 @given(product=METADATA, prices=st.lists(RAW_PRICES, max_size=5))
-def test_nothing_written_anywhere_can_crash_the_parser(
-    product: dict[str, Any], prices: list[dict[str, Any]]
-) -> None:
+def test_nothing_written_anywhere_can_crash_the_parser(product: dict[str, Any], prices: list[dict[str, Any]]) -> None:
     catalog, findings = parse(product, prices)
     assert all(finding.object_id and finding.message and finding.cure for finding in findings)
-    assert len({(plan.tier, plan.interval, plan.interval_count) for plan in catalog.plans}) == len(
-        catalog.plans
-    )
+    assert len({(plan.tier, plan.interval, plan.interval_count) for plan in catalog.plans}) == len(catalog.plans)
     assert len(catalog.plans) + len(catalog.credit_prices) + len(catalog.overage_prices) <= len(prices)
     for rate in catalog.rates.values():
         assert rate.cost_multiplier is None or catalog.credit_value

@@ -195,9 +195,7 @@ class TestMissing:
 @pytest.mark.parametrize("retry", [True, False])
 @pytest.mark.parametrize("bill_failed", [True, False])
 @pytest.mark.parametrize("bill_retry", [True, False])
-def test_is_billed_only_when_every_marker_is(
-    success: bool, retry: bool, bill_failed: bool, bill_retry: bool
-) -> None:
+def test_is_billed_only_when_every_marker_is(success: bool, retry: bool, bill_failed: bool, bill_retry: bool) -> None:
     rate = Rate(op="x", per_unit=Decimal(1), bill_failed=bill_failed, bill_retry=bill_retry)
     markers = ([] if success else [bill_failed]) + ([bill_retry] if retry else [])
     assert rates.is_billed(rate, success=success, retry=retry) == all(markers)
@@ -248,8 +246,7 @@ def by_fractions(
     quantity=st.decimals(0, 10**9, places=6).map(abs) | st.integers(0, 50).map(Decimal),
     tokens=st.tuples(st.integers(0, 2**53), st.integers(0, 10_000)),
     cost=st.decimals(0, 10_000, places=12).map(abs) | st.integers(0, 20).map(lambda n: Decimal(n) / 8),
-    value=st.decimals(Decimal("0.000001"), 10, places=6)
-    | st.sampled_from([Decimal("0.01"), Decimal(3), Decimal(8)]),
+    value=st.decimals(Decimal("0.000001"), 10, places=6) | st.sampled_from([Decimal("0.01"), Decimal(3), Decimal(8)]),
 )
 def test_price_equals_plain_fractions(
     written: tuple[str, dict[str, str]],
@@ -274,9 +271,7 @@ def test_price_equals_plain_fractions(
 
 
 @given(numerator=st.integers(0, 10**12), denominator=st.integers(1, 10**9), up=st.booleans())
-def test_quotients_near_a_tie_or_a_whole_number_round_exactly(
-    numerator: int, denominator: int, up: bool
-) -> None:
+def test_quotients_near_a_tie_or_a_whole_number_round_exactly(numerator: int, denominator: int, up: bool) -> None:
     """cost ÷ credit_value is the only part that may not end; the rounding must still see the true value."""
     rate = parse_rate("x", f"cost_multiplier=1,round={'up' if up else 'none'}")
     raw = Fraction(numerator, denominator)

@@ -1,0 +1,276 @@
+"""Servers die in the midst of everything, many times; afterwards the books are exact and nobody was told a lie."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import subprocess
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import clock
+from settings import ROOT
+from tests.kill_clients import (
+    CLIENTS,
+    HOT,
+    OTHERS,
+    Client,
+    Observed,
+    Target,
+    kind,
+    parts,
+    run_clients,
+    usage,
+)
+from tests.moments import At
+from tests.servers import Server, command, environment
+
+pytestmark = pytest.mark.slow
+
+PROCESSES = 4
+SECONDS = 20
+KILLS = 16
+"""The run goes on for so long and until so many kills have hit, whichever is later."""
+IDLE = [f"idle-{number}" for number in range(4)]
+"""Accounts that no client touches: only jobs renew them and expire their lots."""
+MICRO = 1_000_000
+
+
+@dataclass
+class Installation:
+    """Two servers on one database, and a loop of jobs beside them."""
+
+    folder: Path
+    environ: dict[str, str]
+    at: At
+    servers: list[Server]
+    target: Target
+    operator: Client
+    grants: dict[str, tuple[str, dict[str, Any]]] = field(default_factory=dict)
+    """Key to the account and body of each grant."""
+    happened: Counter[str] = field(default_factory=Counter)
+    jobs: subprocess.Popen[bytes] | None = None
+
+
+@pytest.fixture
+def installation(tmp_path: Path, database_url: str, at: At, clock_file: Path) -> Iterator[Installation]:
+    environ = environment(
+        tmp_path,
+        database_url,
+        CLOCK_FILE=str(clock_file),
+        SCHEDULER="embedded",
+        SIGNUP_CREDITS="5",
+        WEB_WORKERS="2",
+        WEB_THREADS="6",
+    )
+    made = command(environ, "tokens", "create", "--service", "--scopes", "read,write,admin", "--name", "kill")
+    assert made.returncode == 0, made.stderr
+    token = made.stdout.split()[-1]
+    with ExitStack() as stack:
+        servers = [stack.enter_context(Server(environ, tmp_path)) for _ in range(2)]
+        ports = tuple(server.port for server in servers)
+        first = Client(Target(ports, (token, token), tmp_path / "stop"), CLIENTS)
+        stack.callback(first.connection.close)
+        hot_token = _make_accounts(first, at)
+        operator = Client(Target(ports, (token, hot_token), tmp_path / "stop"), CLIENTS)
+        stack.callback(operator.connection.close)
+        installation = Installation(tmp_path, environ, at, servers, operator._target, operator)
+        stack.callback(_kill_jobs, installation)
+        yield installation
+
+
+def _make_accounts(operator: Client, at: At) -> str:
+    """The accounts with their plans, begun on different days; the hot account's own token."""
+    for number, name in enumerate([HOT, *IDLE, *(f"account-{number}" for number in range(OTHERS))]):
+        _post(operator, "/accounts", {"external_id": name, "name": name}, 201)
+        included = 1_500 if name == HOT else 40
+        _post(operator, f"/accounts/{name}/plan", {"tier": "enterprise", "included_credits": included}, 200)
+        if number % 5 == 0:
+            at.forward(days=1, hours=5)
+    made = _post(operator, "/tokens", {"account": HOT, "name": "own", "scopes": ["write"]}, 201)
+    return str(made["token"])
+
+
+def _post(operator: Client, path: str, body: dict[str, Any], expected: int) -> Any:
+    status, answer, _ = operator.connection.settle(path, body)
+    assert status == expected, answer
+    return answer
+
+
+# The run
+
+
+def _start_jobs(installation: Installation) -> None:
+    with (installation.folder / "jobs.log").open("ab") as log:
+        installation.jobs = subprocess.Popen(
+            [sys.executable, "-c", "from tests.kill_clients import run_jobs; run_jobs()"],
+            cwd=ROOT,
+            env=installation.environ,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def _kill_jobs(installation: Installation) -> None:
+    if installation.jobs is not None:
+        installation.jobs.kill()
+        installation.jobs.wait()
+        installation.jobs = None
+
+
+@contextmanager
+def _clients(installation: Installation) -> Iterator[list[Future[list[Observed]]]]:
+    """All clients, in several processes, running until the block ends."""
+    share = CLIENTS // PROCESSES
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(PROCESSES, mp_context=context) as pool:
+        try:
+            yield [
+                pool.submit(run_clients, installation.target, range(first, first + share))
+                for first in range(0, CLIENTS, share)
+            ]
+        finally:
+            installation.target.stop.touch()
+
+
+def _wreck(installation: Installation) -> None:
+    """Kill something at random, and put it back."""
+    server = random.choice(installation.servers)
+    what = random.choices(["worker", "server", "both", "clean", "jobs"], [45, 25, 5, 10, 15])[0]
+    if what == "worker":
+        installation.happened["kills"] += server.kill_worker()
+    elif what == "jobs":
+        _kill_jobs(installation)
+        _start_jobs(installation)
+    elif what == "clean":
+        assert server.stop() == 0, server.tail()
+        server.start()
+    else:
+        victims = installation.servers if what == "both" else [server]
+        for victim in victims:
+            victim.kill()
+            installation.happened["kills"] += 1
+            installation.happened["whole servers"] += 1
+        time.sleep(random.uniform(0, 0.3))
+        for victim in victims:
+            victim.start()
+
+
+def _move_time(installation: Installation) -> None:
+    """Let hours or days pass, and give someone credits that will not last."""
+    now = installation.at.forward(hours=random.choice([0.02, 2, 30, 120]))
+    number = len(installation.grants)
+    account = random.choice([HOT, random.choice(IDLE), f"account-{random.randrange(OTHERS)}"])
+    body = {
+        "credits": random.randint(5, 60),
+        "reason": "kill test",
+        "expires_at": clock.rfc3339(now + timedelta(hours=random.choice([6, 100, 300]))),
+    }
+    key = f"grant-{number}"
+    installation.grants[key] = (account, body)
+    _grant(installation, key)
+
+
+def _grant(installation: Installation, key: str) -> None:
+    account, body = installation.grants[key]
+    operator = installation.operator
+    status, answer, replayed = operator.connection.settle(f"/accounts/{account}/grants", body, key)
+    assert status in (200, 201), answer
+    assert replayed is (status == 200), answer
+    operator.observed.add(f"grants/{key}", status, answer)
+
+
+def _run(installation: Installation) -> list[Observed]:
+    _start_jobs(installation)
+    with _clients(installation) as futures:
+        began = time.monotonic()
+        while time.monotonic() < began + SECONDS or installation.happened["kills"] < KILLS:
+            time.sleep(random.uniform(0.1, 0.7))
+            _move_time(installation)
+            _wreck(installation)
+            if any(future.done() for future in futures):
+                break
+    seen = [observed for future in futures for observed in future.result()]
+    _kill_jobs(installation)
+    return [*seen, installation.operator.observed]
+
+
+# The audit
+
+
+@dataclass
+class Promises:
+    """What the clients were told, by key."""
+
+    answers: dict[str, str]
+    """The one answer that every acknowledgement of a key gave."""
+    refused: set[str]
+    """Keys that were only ever refused."""
+    replays: int
+
+
+def _promises(seen: list[Observed]) -> Promises:
+    told: dict[str, set[str]] = defaultdict(set)
+    created: Counter[str] = Counter()
+    statuses: Counter[int] = Counter()
+    keys = set()
+    for key, status, answer in (entry for observed in seen for entry in observed.answers):
+        keys.add(key)
+        statuses[status] += 1
+        created[key] += status == 201
+        if status in (200, 201):
+            told[key].add(answer)
+    assert {key: answers for key, answers in told.items() if len(answers) > 1} == {}
+    assert [key for key, times in created.items() if times > 1] == []
+    answers = {key: only for key, (only,) in told.items()}
+    return Promises(answers, keys - answers.keys(), statuses[200])
+
+
+def _repeat_everything(installation: Installation, seen: list[Observed], promises: Promises) -> None:
+    """Every acknowledged request once more. All must be replays and give what was promised."""
+    numbers = sorted(set().union(*(observed.numbers for observed in seen)))
+    bodies = [
+        body
+        for number in numbers
+        if kind(number) != "hold"
+        for body in (usage(number, part) for part in range(parts(number)))
+        if f"usage/{body['idempotency_key']}" in promises.answers
+    ]
+    holds = [number for number in numbers if f"holds/{number}" in promises.answers]
+    grants = installation.operator
+    before = len(grants.observed.answers)
+    for key in installation.grants:
+        _grant(installation, key)
+    again = Observed(answers=grants.observed.answers[before:])
+    with ThreadPoolExecutor(8) as pool:
+        slices = [(bodies[start::8], holds[start::8]) for start in range(8)]
+        repeated = list(pool.map(lambda part: _repeat(installation, *part), slices))
+    answers = {key: answer for observed in [*repeated, again] for key, _, answer in observed.answers}
+    statuses = {status for observed in [*repeated, again] for _, status, _ in observed.answers}
+    assert statuses == {200}
+    assert answers == promises.answers
+
+
+def _repeat(installation: Installation, bodies: list[dict[str, Any]], holds: list[int]) -> Observed:
+    """Some usage singly, where the header counts, the rest in batches; holds and captures as they were."""
+    client = Client(installation.target, random.randrange(CLIENTS))
+    try:
+        for body in bodies[:40]:
+            client.do_single(body)
+        for start in range(40, len(bodies), 500):
+            client.do_batch(bodies[start : start + 500])
+        for number in holds:
+            client.do_hold(number)
+    finally:
+        client.connection.close()
+    return client.observed
