@@ -1,4 +1,4 @@
-"""The real server, started as an operator would: gunicorn with nothing but the environment. It can be killed."""
+"""The real server, started as an operator would, with nothing but the environment. It can be killed."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from types import TracebackType
 from settings import ROOT
 
 _PORTS = range(15_000, 32_000)
-"""Below the ports that outgoing connections get: a client that retries a dead port could else connect to itself."""
+"""Below the ports that outgoing connections get: a client of a dead port could else connect to itself."""
 _START_SECONDS = 90
 _STOP_SECONDS = 60
 _LOG_TAIL = 4_000
 
 
 def environment(folder: Path, database_url: str, **changes: str) -> dict[str, str]:
-    """What a server or command of this installation is started with; `changes` are settings by their names."""
+    """What a server or command of an installation is started with; `changes` are settings by name."""
     return {
         "PATH": os.environ.get("PATH", ""),
         "HOME": str(folder),
@@ -65,7 +65,7 @@ def free_port() -> int:
 class Server:
     """One gunicorn: a master and its workers, a process group of its own, on one port for all its lives.
 
-    As a context manager it is ready inside and gone afterwards. Its log goes to `folder` and outlives restarts.
+    As a context manager it is ready inside and gone afterwards. Its log, in `folder`, outlives restarts.
     """
 
     def __init__(self, environ: Mapping[str, str], folder: Path) -> None:
@@ -89,7 +89,7 @@ class Server:
         self.kill()
 
     def start(self) -> None:
-        """Returns once /readyz answers 200. Raises RuntimeError with the end of the log when it never does."""
+        """Returns once /readyz answers 200. Raises RuntimeError with the end of the log if it never does."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "gunicorn", "--config", "gunicorn.conf.py", "app:create_app()"],
@@ -158,7 +158,7 @@ class Server:
         return code
 
     def _wait_closed(self) -> None:
-        """The master is gone before its orphaned workers are; the port is free only after the last of them."""
+        """The master is gone before its orphaned workers; the port is free after the last of them."""
         deadline = time.monotonic() + _STOP_SECONDS
         while time.monotonic() < deadline:
             with socket.socket() as probe:

@@ -7,7 +7,7 @@ import random
 import subprocess
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -20,6 +20,7 @@ import pytest
 
 import clock
 from settings import ROOT
+from tests.kill_audit import Books, Promises, check_lots, check_records, collect, read_books, tally
 from tests.kill_clients import (
     CLIENTS,
     HOT,
@@ -43,7 +44,24 @@ KILLS = 16
 """The run goes on for so long and until so many kills have hit, whichever is later."""
 IDLE = [f"idle-{number}" for number in range(4)]
 """Accounts that no client touches: only jobs renew them and expire their lots."""
-MICRO = 1_000_000
+ENOUGH = {
+    "kills": KILLS,
+    "whole servers": 2,
+    "acknowledged": 500,
+    "refused": 5,
+    "replays": 50,
+    "broken": KILLS,
+    "abandoned": 2,
+    "renewals": 40,
+    "idle renewals": len(IDLE),
+    "idle expiries": len(IDLE),
+    "expiries": 20,
+    "holds captured": 20,
+    "holds released": 5,
+    "holds expired": 5,
+    "unfunded": 1,
+}
+"""The least of each that a run must have seen, so that it can not pass by having done nothing."""
 
 
 @dataclass
@@ -95,6 +113,10 @@ def _make_accounts(operator: Client, at: At) -> str:
         _post(operator, "/accounts", {"external_id": name, "name": name}, 201)
         included = 1_500 if name == HOT else 40
         _post(operator, f"/accounts/{name}/plan", {"tier": "enterprise", "included_credits": included}, 200)
+        if name in IDLE:
+            expires_at = clock.rfc3339(clock.now() + timedelta(days=20))
+            grant = {"credits": 7, "reason": "kill test", "expires_at": expires_at}
+            _post(operator, f"/accounts/{name}/grants", grant, 201)
         if number % 5 == 0:
             at.forward(days=1, hours=5)
     made = _post(operator, "/tokens", {"account": HOT, "name": "own", "scopes": ["write"]}, 201)
@@ -170,7 +192,7 @@ def _move_time(installation: Installation) -> None:
     """Let hours or days pass, and give someone credits that will not last."""
     now = installation.at.forward(hours=random.choice([0.02, 2, 30, 120]))
     number = len(installation.grants)
-    account = random.choice([HOT, random.choice(IDLE), f"account-{random.randrange(OTHERS)}"])
+    account = random.choice([HOT, f"account-{random.randrange(OTHERS)}"])
     body = {
         "credits": random.randint(5, 60),
         "reason": "kill test",
@@ -205,35 +227,16 @@ def _run(installation: Installation) -> list[Observed]:
     return [*seen, installation.operator.observed]
 
 
-# The audit
+# Afterwards
 
 
-@dataclass
-class Promises:
-    """What the clients were told, by key."""
-
-    answers: dict[str, str]
-    """The one answer that every acknowledgement of a key gave."""
-    refused: set[str]
-    """Keys that were only ever refused."""
-    replays: int
-
-
-def _promises(seen: list[Observed]) -> Promises:
-    told: dict[str, set[str]] = defaultdict(set)
-    created: Counter[str] = Counter()
-    statuses: Counter[int] = Counter()
-    keys = set()
-    for key, status, answer in (entry for observed in seen for entry in observed.answers):
-        keys.add(key)
-        statuses[status] += 1
-        created[key] += status == 201
-        if status in (200, 201):
-            told[key].add(answer)
-    assert {key: answers for key, answers in told.items() if len(answers) > 1} == {}
-    assert [key for key, times in created.items() if times > 1] == []
-    answers = {key: only for key, (only,) in told.items()}
-    return Promises(answers, keys - answers.keys(), statuses[200])
+def _settle_abandoned(installation: Installation, seen: list[Observed]) -> Observed:
+    """Learn what became of the requests whose clients hung up: done or not, asking again decides."""
+    client = Client(installation.target, CLIENTS)
+    for number in sorted({number for observed in seen for number in observed.abandoned}):
+        client.do(number)
+    client.connection.close()
+    return client.observed
 
 
 def _repeat_everything(installation: Installation, seen: list[Observed], promises: Promises) -> None:
@@ -247,30 +250,65 @@ def _repeat_everything(installation: Installation, seen: list[Observed], promise
         if f"usage/{body['idempotency_key']}" in promises.answers
     ]
     holds = [number for number in numbers if f"holds/{number}" in promises.answers]
-    grants = installation.operator
-    before = len(grants.observed.answers)
+    before = len(installation.operator.observed.answers)
     for key in installation.grants:
         _grant(installation, key)
-    again = Observed(answers=grants.observed.answers[before:])
+    answers = installation.operator.observed.answers[before:]
     with ThreadPoolExecutor(8) as pool:
-        slices = [(bodies[start::8], holds[start::8]) for start in range(8)]
-        repeated = list(pool.map(lambda part: _repeat(installation, *part), slices))
-    answers = {key: answer for observed in [*repeated, again] for key, _, answer in observed.answers}
-    statuses = {status for observed in [*repeated, again] for _, status, _ in observed.answers}
-    assert statuses == {200}
-    assert answers == promises.answers
+        for repeated in pool.map(lambda start: _repeat(installation, bodies[start::8], holds[start::8]), range(8)):
+            answers += repeated.answers
+    assert {status for _, status, _ in answers} == {200}
+    assert {key: answer for key, _, answer in answers} == promises.answers
 
 
 def _repeat(installation: Installation, bodies: list[dict[str, Any]], holds: list[int]) -> Observed:
-    """Some usage singly, where the header counts, the rest in batches; holds and captures as they were."""
+    """Some usage singly, where a header tells the replay, the rest in batches; holds and captures as they were."""
     client = Client(installation.target, random.randrange(CLIENTS))
-    try:
-        for body in bodies[:40]:
-            client.do_single(body)
-        for start in range(40, len(bodies), 500):
-            client.do_batch(bodies[start : start + 500])
-        for number in holds:
-            client.do_hold(number)
-    finally:
-        client.connection.close()
+    for body in bodies[:40]:
+        client.do_single(body)
+    for start in range(40, len(bodies), 500):
+        client.do_batch(bodies[start : start + 500])
+    for number in holds:
+        client.do_hold(number)
+    client.connection.close()
     return client.observed
+
+
+def _check_jobs(installation: Installation) -> None:
+    """Jobs ran to their end, and what no client touched was renewed and expired."""
+    listed = command(installation.environ, "jobs", "list")
+    assert listed.returncode == 0, listed.stderr
+    runs = {line.split()[0]: line for line in listed.stdout.splitlines()}
+    for name in ("renew-allowances", "expire-lots", "expire-holds"):
+        assert " ok " in runs[name], runs[name]
+
+
+def test_kill(installation: Installation) -> None:
+    """32 clients repeat their requests while workers and servers die: each is counted exactly once."""
+    seen = _run(installation)
+    seen.append(_settle_abandoned(installation, seen))
+    promises = collect(seen)
+    _repeat_everything(installation, seen, promises)
+    books = read_books(installation.environ["DATABASE_URL"])
+    check_records(books, promises)
+    check_lots(books)
+    _check_jobs(installation)
+    verified = command(installation.environ, "ledger", "verify")
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    _check_enough_happened(installation, seen, promises, books)
+
+
+def _check_enough_happened(installation: Installation, seen: list[Observed], promises: Promises, books: Books) -> None:
+    """A run in which little happened proves little."""
+    happened = installation.happened + Counter(
+        {
+            "acknowledged": len(promises.answers),
+            "refused": promises.refusals,
+            "replays": promises.replays,
+            "broken": sum(observed.broken for observed in seen),
+            "abandoned": sum(len(observed.abandoned) for observed in seen),
+        }
+    )
+    happened += tally(books, IDLE)
+    enough = ENOUGH.items()
+    assert {name: happened[name] for name, least in enough if happened[name] < least} == {}, happened
