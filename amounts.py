@@ -28,7 +28,7 @@ def to_micros(value: Decimal | int) -> int:
         raise ValueError("Must not be negative.")
     if value > MAX_CREDITS:
         raise ValueError(f"Must not be more than {MAX_CREDITS}.")
-    sign, digits, exponent = value.as_tuple()
+    _, digits, exponent = value.as_tuple()
     assert isinstance(exponent, int)
     if len(digits) > _MAX_DIGITS:
         raise ValueError("Too many digits.")

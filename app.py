@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import timedelta
 
+import click
 from flask import Flask
 
 import cli
@@ -72,12 +72,12 @@ def configure(app: Flask, settings: Settings) -> None:
 
 
 def prepare_to_serve(app: Flask) -> None:
-    """Once before the workers are forked: take the catalog in, and tell a fresh installation's operator how to begin."""
+    """Once before the workers are forked: take the catalog in, and tell a fresh installation how to begin."""
     with app.app_context():
         catalog.current()
         link = people.setup_link()
         if link is not None:
-            print(f"\nThere is no operator yet. Open this link once to begin:\n\n    {link}\n", flush=True)
+            click.echo(f"\nThere is no operator yet. Open this link once to begin:\n\n    {link}\n")
         extensions.db.session.remove()
         extensions.db.engine.dispose()  # a connection must not be shared by two processes
 
@@ -86,5 +86,5 @@ def _settings_or_exit() -> Settings:
     try:
         return Settings.from_env()
     except SettingsError as error:
-        print(error, file=sys.stderr)
+        click.echo(str(error), err=True)
         raise SystemExit(2) from None

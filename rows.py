@@ -169,9 +169,8 @@ class Rows(Generic[M]):
                 sets = ", ".join(f'"{name}" = v."{name}"' for name in columns)
                 found = " AND ".join(f't."{name}" = v."{name}"' for name in self._keys)
                 listed = ", ".join(f'"{name}"' for name in names)
-                self._sql[key] = (
-                    f"UPDATE {self.name} AS t SET {sets} FROM unnest({self._unnest(names)}) AS v({listed}) WHERE {found}"
-                )
+                values = f"unnest({self._unnest(names)}) AS v({listed})"
+                self._sql[key] = f"UPDATE {self.name} AS t SET {sets} FROM {values} WHERE {found}"
         return self._write(conn, self._sql[key], [*columns, *self._keys], rows)
 
     def _unnest(self, names: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from flask import Flask
 from markupsafe import Markup
 
 
-def credits(value: int | Decimal | None) -> str:
+def amount(value: int | Decimal | None) -> str:
     """`1,234.5`: thousands separated, at most 6 decimals, none that say nothing."""
     if value is None:
         return "–"
@@ -30,4 +30,4 @@ def when(value: datetime | None, only: str = "") -> Markup:
 
 
 def register(app: Flask) -> None:
-    app.jinja_env.filters.update(credits=credits, when=when)
+    app.jinja_env.filters.update(credits=amount, when=when)

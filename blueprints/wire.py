@@ -113,7 +113,7 @@ def _query() -> dict[str, str]:
     repeated = [name for name, values in request.args.lists() if len(values) > 1]
     if repeated:
         raise ValidationError({name: ["Given more than once."] for name in repeated})
-    return {name: value for name, value in request.args.items()}
+    return request.args.to_dict()
 
 
 def read_json(limit: int = BODY_LIMIT, optional: bool = False) -> dict[str, Any]:
@@ -167,9 +167,9 @@ def decode_cursor(cursor: str | None, *types: type) -> list[Any] | None:
         return None
     try:
         key = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        if len(key) == len(types) and all(type(part) is kind for part, kind in zip(key, types, strict=True)):
-            if all(abs(part) < 2**62 for part in key if isinstance(part, int)):
-                return list(key)
+        typed = len(key) == len(types) and all(type(part) is kind for part, kind in zip(key, types, strict=True))
+        if typed and all(abs(part) < 2**62 for part in key if isinstance(part, int)):
+            return list(key)
     except (ValueError, TypeError, binascii.Error, RecursionError):
         pass
     raise ValidationError({"cursor": ["Not a cursor of this list."]})

@@ -175,10 +175,7 @@ def resolve(ref: str) -> str:
     """
     known = database.memory("accounts")
     if ref not in known:
-        if ref.startswith("acc_"):
-            found = db.session.get(Account, ref)
-        else:
-            found = _by_external_id(ref)
+        found = db.session.get(Account, ref) if ref.startswith("acc_") else _by_external_id(ref)
         if found is None:
             raise AccountNotFound()
         known[ref] = found.id

@@ -8,7 +8,7 @@ from dateutil.relativedelta import relativedelta
 
 
 def month_period(anchor: datetime, moment: datetime) -> tuple[datetime, datetime]:
-    """The half-open period `[start, end)` of the monthly anchor that holds `moment`, which may lie before the anchor."""
+    """The half-open period `[start, end)` of the monthly anchor that holds `moment`, before the anchor too."""
     months = (moment.year - anchor.year) * 12 + moment.month - anchor.month
     if anchor + relativedelta(months=months) > moment:
         months -= 1

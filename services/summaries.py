@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 from dateutil.relativedelta import relativedelta
@@ -49,7 +50,7 @@ def buckets(start: datetime, end: datetime, interval: str) -> list[tuple[datetim
         if len(edges) > MAX_BUCKETS:
             raise ValidationError({"interval": [f"More than {MAX_BUCKETS} buckets; take a longer interval."]})
     edges.append(end)
-    return list(zip(edges, edges[1:], strict=False))
+    return list(pairwise(edges))
 
 
 def _edges(start: datetime, interval: str) -> Iterator[datetime]:

@@ -122,9 +122,9 @@ def _locate(item: Item) -> None:
     item.capped = identity.cap is not None
     if item.hold_id is not None:
         item.account_id = _account_of_hold(item.hold_id, identity.account_id)
-        if item.account_ref is not None:
-            if accounts.account_for(identity.account_id, item.account_ref) != item.account_id:
-                raise NotFound()
+        named = item.account_ref
+        if named is not None and accounts.account_for(identity.account_id, named) != item.account_id:
+            raise NotFound()
     else:
         item.account_id = accounts.account_for(identity.account_id, item.account_ref)
 

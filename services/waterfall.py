@@ -65,8 +65,7 @@ def fund_capture(amount: int, *, hold: int, remaining: int, other_holds: int, he
     spare = max(0, remaining - reserved - other_holds)
     beyond = min(amount - min(amount, hold), spare)
     left = remaining - reserved - beyond
-    funding = _split(amount, reserved + beyond, max(0, headroom - max(0, other_holds - left)))
-    return funding
+    return _split(amount, reserved + beyond, max(0, headroom - max(0, other_holds - left)))
 
 
 def _split(amount: int, spendable: int, headroom: int) -> Funding:

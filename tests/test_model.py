@@ -34,7 +34,7 @@ _POSITIVE = _AMOUNTS.filter(bool)
 _numbers = itertools.count()
 
 
-def credits(micros: int) -> Decimal:
+def some_credits(micros: int) -> Decimal:
     return Decimal(micros) / MICRO
 
 

