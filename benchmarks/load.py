@@ -7,6 +7,7 @@ measured. Requests that the deadline finds under way are waited for: every answe
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import selectors
@@ -23,12 +24,14 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
 _CLOSES = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
 _PATIENCE = 60.0
 """Seconds without any answer after which the server is taken to hang."""
+_LEAST = 20
+"""Calls that are measured at least, however long that takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """`kind` names a function of `requests`; the load ends after `seconds` (of which `warm_up` are not measured), or
-    after `limit` requests. `run` makes the idempotency keys of this load its own."""
+    """`kind` names a function of `requests`. After `warm_up` the load is measured for `seconds`; with a `limit` it
+    ends after that many requests instead. `run` makes the idempotency keys of this load its own."""
 
     port: int
     kind: str
@@ -44,7 +47,8 @@ class Load:
 
 @dataclass(slots=True)
 class Outcome:
-    """`accepted` counts the requests that were acknowledged, by account, warm-up and stragglers included."""
+    """`seconds` is how long was measured. `accepted` counts all acknowledged requests by account, those of the warm-up
+    and those that the end found under way included."""
 
     seconds: float = 0.0
     latencies: list[float] = field(default_factory=list)
@@ -80,10 +84,8 @@ class _Client:
         """Send what the socket takes; wait for it to take more where it does not take all."""
         assert self._socket is not None
         waited = len(self._unsent) < len(self.request.wire)
-        try:
+        with contextlib.suppress(BlockingIOError):
             self._unsent = self._unsent[self._socket.send(self._unsent) :]
-        except BlockingIOError:
-            pass
         if self._unsent:
             self._selector.modify(self._socket, selectors.EVENT_READ | selectors.EVENT_WRITE, self)
         elif waited:
@@ -130,22 +132,22 @@ class _Generator:
         began, used = time.perf_counter(), time.process_time()
         self._measured_from = began + load.warm_up
         self._ends = self._measured_from + load.seconds if load.limit is None else float("inf")
+        self._ended = False
         clients = [_Client(load.port, self._selector) for _ in range(load.connections)]
         for client in clients:
-            self._send(client, began)
+            self._send(client)
         try:
             self._loop()
         finally:
             for client in clients:
                 client.close()
-        self.outcome.seconds = load.seconds or time.perf_counter() - began
         self.outcome.busy = (time.process_time() - used) / (time.perf_counter() - began)
         self.outcome.accepted = dict(self._accepted)
         return self.outcome
 
-    def _send(self, client: _Client, now: float) -> None:
+    def _send(self, client: _Client) -> None:
         done = self._load.limit is not None and self._sent >= self._load.limit
-        if now < self._ends and not done and not self.outcome.wrong:
+        if not self._ended and not done and not self.outcome.wrong:
             client.send(self._next(self._sent))
             self._sent += 1
             self._under_way += 1
@@ -175,9 +177,11 @@ class _Generator:
         now = time.perf_counter()
         self._under_way -= 1
         self._judge(client.request, *answer)
-        if self._measured_from <= now < self._ends:
+        if self._measured_from <= now and not self._ended:
             self.outcome.latencies.append(now - client.started)
-        self._send(client, now)
+            self.outcome.seconds = now - self._measured_from
+            self._ended = now >= self._ends and len(self.outcome.latencies) >= _LEAST
+        self._send(client)
 
     def _judge(self, request: requests.Request, status: int, body: bytes) -> None:
         if status == request.status and request.holds in body:

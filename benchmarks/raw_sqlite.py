@@ -25,9 +25,7 @@ class _Tables:
         connection.row_factory = sqlite3.Row
         self._connection, self._run = connection, run
         self._record = dict(connection.execute("SELECT * FROM usage_records LIMIT 1").fetchone())
-        self._entry = dict(
-            connection.execute("SELECT * FROM ledger_entries WHERE reason = 'usage' LIMIT 1").fetchone()
-        )
+        self._entry = dict(connection.execute("SELECT * FROM ledger_entries WHERE reason = 'usage' LIMIT 1").fetchone())
         self._account = self._record["account_id"]
         self._first = connection.execute("SELECT max(seq) FROM ledger_entries").fetchone()[0] + 1_000_000
         self._insert_record = _insert("usage_records", self._record)
@@ -54,15 +52,13 @@ class _Tables:
             self._connection.execute("BEGIN IMMEDIATE")
             self._connection.executemany(self._insert_record, [self._record_row(number) for number in numbers])
             self._connection.executemany(self._insert_entry, [self._entry_row(number) for number in numbers])
-            self._connection.execute(
-                "UPDATE accounts SET seq = seq + ? WHERE id = ?", (2 * size, self._account)
-            )
+            self._connection.execute("UPDATE accounts SET seq = seq + ? WHERE id = ?", (2 * size, self._account))
             self._connection.execute("COMMIT")
 
         return step
 
     def _record_row(self, number: int) -> tuple[Any, ...]:
-        key = f"{self._run}-{number}"
+        key = f"{self._run}-{number:012d}"
         return tuple({**self._record, "id": f"use_{key}", "idempotency_key": key, "seq": number}.values())
 
     def _entry_row(self, number: int) -> tuple[Any, ...]:
@@ -71,7 +67,7 @@ class _Tables:
 
 def _insert(table: str, row: dict[str, Any]) -> str:
     names = ", ".join(f'"{name}"' for name in row)
-    return f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' for _ in row)})"  # noqa: S608 - names of our schema
+    return f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' for _ in row)})"
 
 
 def measure(path: str, mode: str, size: int, seconds: float, run: str) -> dict[str, Any]:

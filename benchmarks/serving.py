@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,9 @@ from settings import ROOT
 _START = 60.0
 _STOP = 45.0
 """Seconds."""
-_FOREIGN = re.compile(r"STRIPE_|MAIL_URL|CLOCK_FILE|CATALOG_FILE|INSTANCE_PATH|DATABASE_URL|HOST|PORT|PUBLIC_URL|SECRET_KEY")
+_FOREIGN = re.compile(
+    r"STRIPE_|MAIL_URL|CLOCK_FILE|CATALOG_FILE|INSTANCE_PATH|DATABASE_URL|HOST|PORT|PUBLIC_URL|SECRET_KEY"
+)
 
 
 def environment(instance: Path, **settings: str) -> dict[str, str]:
@@ -42,9 +44,7 @@ def free_port() -> int:
 
 def python(arguments: Sequence[str], env: Mapping[str, str]) -> str:
     """Run one of the project's commands to its end; its output. Raises BenchmarkError when it fails."""
-    done = subprocess.run(  # noqa: S603 - our own command
-        [sys.executable, "-m", *arguments], cwd=ROOT, env=env, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, env=env, capture_output=True, text=True)
     if done.returncode:
         raise BenchmarkError(f"{' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}"[-4000:])
     return done.stdout
@@ -57,7 +57,7 @@ def flask(arguments: Sequence[str], env: Mapping[str, str]) -> str:
 
 def child(module: str, spec: Mapping[str, Any]) -> dict[str, Any]:
     """Run a module of ours as a process that takes JSON and answers JSON. Raises BenchmarkError."""
-    with subprocess.Popen(  # noqa: S603 - our own module
+    with subprocess.Popen(
         [sys.executable, "-m", module],
         cwd=ROOT,
         stdin=subprocess.PIPE,
@@ -100,13 +100,11 @@ class Server:
 
 
 @contextmanager
-def gunicorn(
-    name: str, arguments: Sequence[str], probe: str, env: Mapping[str, str], folder: Path
-) -> Iterator[Server]:
+def gunicorn(name: str, arguments: Sequence[str], probe: str, env: Mapping[str, str], folder: Path) -> Iterator[Server]:
     """Serve on a free port until the end of the block. Its output goes to a file, as it does in production."""
     port, log = free_port(), folder / f"{name}.log"
     with log.open("wb") as output:
-        process = subprocess.Popen(  # noqa: S603 - our own server
+        process = subprocess.Popen(
             [sys.executable, "-m", "gunicorn", *arguments],
             cwd=ROOT,
             env={**env, "HOST": "127.0.0.1", "PORT": str(port)},
@@ -129,7 +127,7 @@ def _wait_until_up(process: subprocess.Popen[bytes], url: str, log: Path) -> Non
         if process.poll() is not None:
             break
         try:
-            with urllib.request.urlopen(url, timeout=5):  # noqa: S310 - our own loopback address
+            with urllib.request.urlopen(url, timeout=5):
                 return
         except urllib.error.HTTPError as error:
             raise BenchmarkError(f"{url} answers {error.code}:\n{tail(log)}") from None
@@ -146,10 +144,8 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         pass
     finally:
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         process.wait()
 
 

@@ -64,7 +64,7 @@ def administer(address: str, name: str, statement: str) -> None:
     """Run one statement outside any transaction, in the database `name` of the same server."""
     target = urlunsplit(urlsplit(address)._replace(path=f"/{name}"))
     with psycopg.connect(target, autocommit=True) as connection:
-        connection.execute(statement)  # type: ignore[call-overload]
+        connection.execute(statement)
 
 
 @contextmanager
@@ -98,6 +98,6 @@ def _server(folder: Path) -> Any:
 def _check_durable(address: str) -> None:
     with psycopg.connect(address) as connection:
         for name in _DURABLE:
-            value = connection.execute(f"SHOW {name}").fetchone()  # type: ignore[call-overload]
+            value = connection.execute(f"SHOW {name}").fetchone()
             if value != ("on",):
                 raise BenchmarkError(f"PostgreSQL runs with {name}={value and value[0]}: not what production has")
