@@ -7,7 +7,7 @@ memory for one account's lots only.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,9 +47,30 @@ class Report:
 
 @dataclass(slots=True)
 class _LotSum:
-    first: int | None = None
+    kind: str = ""
+    first: int = 0
     remaining: int = 0
     removed: int = 0
+
+
+@dataclass(slots=True)
+class _Told:
+    """What one account's ledger says: sums of each lot and kind, what spent under each number, and what came of usage.
+
+    `voids` and `settles` are by usage record. `numbers` counts the entries and records, `highest` is the last number.
+    """
+
+    lots: dict[str, _LotSum] = field(default_factory=dict)
+    kinds: dict[str, int] = field(default_factory=lambda: dict.fromkeys((kind.value for kind in Kind), 0))
+    usage: dict[int, tuple[str, int, str]] = field(default_factory=dict)
+    voids: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    settles: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    numbers: int = 0
+    highest: int = 0
+
+    def count(self, number: int) -> None:
+        self.numbers += 1
+        self.highest = max(self.highest, number)
 
 
 def verify(progress: Callable[[int, int], None] | None = None) -> Report:
@@ -67,94 +88,110 @@ def verify(progress: Callable[[int, int], None] | None = None) -> Report:
 
 
 def _verify_account(conn: Connection, account_id: str, report: Report) -> Iterator[Difference]:
-    usage: dict[int, dict[str, int]] = {}
-    sums: dict[str, _LotSum] = defaultdict(_LotSum)
-    highest = 0
-    kinds = dict.fromkeys((kind.value for kind in Kind), 0)
-    for entry in _stream(
-        conn,
-        select(LedgerEntry.__table__).where(LedgerEntry.account_id == account_id).order_by(LedgerEntry.seq),
-    ):
+    told = _Told()
+    query = select(LedgerEntry.__table__).where(LedgerEntry.account_id == account_id).order_by(LedgerEntry.seq)
+    for entry in _stream(conn, query):
         report.entries += 1
-        highest = entry.seq
-        yield from _verify_entry(account_id, entry, sums[entry.lot_id], kinds)
-        if entry.reason == Reason.USAGE:
-            usage[entry.seq] = {"kind": entry.kind, "amount": -entry.change, "cause": entry.cause_id}
-    yield from _verify_lots(conn, account_id, sums, report)
-    yield from _verify_records(conn, account_id, usage, report)
-    yield from _verify_totals(conn, account_id, highest)
+        yield from _verify_entry(account_id, entry, told)
+    yield from _verify_lots(conn, account_id, told, report)
+    yield from _verify_records(conn, account_id, told, report)
+    yield from _verify_totals(conn, account_id, told)
 
 
 def _stream(conn: Connection, query: Any) -> Iterator[Any]:
     yield from conn.execution_options(yield_per=_PAGE).execute(query)
 
 
-def _verify_entry(account_id: str, entry: Any, lot: _LotSum, kinds: dict[str, int]) -> Iterator[Difference]:
-    subject = f"entry {entry.seq}"
-    if lot.first is None:
-        lot.first = entry.change
+def _compare(account_id: str, subject: str, row: Any, expected: Mapping[str, Any]) -> Iterator[Difference]:
+    for name, value in expected.items():
+        found = getattr(row, name)
+        if found != value:
+            yield Difference(account_id, subject, f"{name} is {found}, the ledger makes it {value}")
+
+
+def _verify_entry(account_id: str, entry: Any, told: _Told) -> Iterator[Difference]:
+    lot = told.lots.setdefault(entry.lot_id, _LotSum(entry.kind, entry.change))
     lot.remaining += entry.change
-    kinds[entry.kind] += entry.change
+    told.kinds[entry.kind] += entry.change
+    told.count(entry.seq)
     if entry.reason in _TAKES_BACK and entry.change < 0:
         lot.removed -= entry.change
+    if entry.reason == Reason.USAGE:
+        told.usage[entry.seq] = (entry.kind, -entry.change, entry.cause_id)
+    elif entry.reason == Reason.VOID:
+        told.voids[entry.cause_id] += entry.change
+    elif entry.reason == Reason.SETTLE:
+        told.settles[entry.cause_id] -= entry.change
     expected = {
+        "kind": lot.kind,
         "lot_remaining": lot.remaining,
-        "kind_after": kinds[entry.kind],
-        "balance_after": sum(kinds.values()),
+        "kind_after": told.kinds[entry.kind],
+        "balance_after": sum(told.kinds.values()),
     }
-    for name, value in expected.items():
-        if getattr(entry, name) != value:
-            yield Difference(account_id, subject, f"{name} is {getattr(entry, name)}, the ledger makes it {value}")
+    yield from _compare(account_id, f"entry {entry.seq}", entry, expected)
 
 
-def _verify_lots(conn: Connection, account_id: str, sums: dict[str, _LotSum], report: Report) -> Iterator[Difference]:
+def _verify_lots(conn: Connection, account_id: str, told: _Told, report: Report) -> Iterator[Difference]:
+    unseen = set(told.lots)
     for lot in _stream(conn, select(Lot.__table__).where(Lot.account_id == account_id)):
         report.lots += 1
-        told = sums.pop(lot.id, _LotSum(first=0))
-        expected = {"issued": told.first, "remaining": told.remaining, "removed": told.removed}
-        for name, value in expected.items():
-            if getattr(lot, name) != value:
-                yield Difference(account_id, lot.id, f"{name} is {getattr(lot, name)}, the ledger makes it {value}")
-    for lot_id in sums:
+        unseen.discard(lot.id)
+        entries = told.lots.get(lot.id, _LotSum(lot.kind))
+        expected = {
+            "kind": entries.kind,
+            "issued": entries.first,
+            "remaining": entries.remaining,
+            "removed": entries.removed,
+        }
+        yield from _compare(account_id, lot.id, lot, expected)
+    for lot_id in sorted(unseen):
         yield Difference(account_id, lot_id, "has entries in this account's ledger but is not its lot")
 
 
-def _verify_records(
-    conn: Connection, account_id: str, usage: dict[int, dict[str, Any]], report: Report
-) -> Iterator[Difference]:
-    holds = {}
-    query = select(UsageRecord.__table__).where(UsageRecord.account_id == account_id)
-    for record in _stream(conn, query):
+def _verify_records(conn: Connection, account_id: str, told: _Told, report: Report) -> Iterator[Difference]:
+    holds = set()
+    for record in _stream(conn, select(UsageRecord.__table__).where(UsageRecord.account_id == account_id)):
         report.records += 1
-        drawn = dict.fromkeys((kind.value for kind in Kind), 0)
-        for seq in range(record.seq + 1, record.seq + record.entries + 1):
-            entry = usage.pop(seq, None)
-            if entry is None or entry["cause"] != record.id:
-                yield Difference(account_id, record.id, f"its ledger entry {seq} is missing")
-            else:
-                drawn[entry["kind"]] += entry["amount"]
-        for kind, amount in drawn.items():
-            if getattr(record, kind) != amount:
-                yield Difference(
-                    account_id, record.id, f"{kind} is {getattr(record, kind)}, the ledger makes it {amount}"
-                )
+        told.count(record.seq)
+        yield from _verify_record(account_id, record, told)
         if record.hold_id is not None:
-            holds[record.hold_id] = record.id
-    for seq in usage:
+            holds.add(record.hold_id)
+    for seq in told.usage:
         yield Difference(account_id, f"entry {seq}", "spends without a usage record")
     captured = select(Hold.id).where(Hold.account_id == account_id, Hold.state == HoldState.CAPTURED)
-    for hold_id in set(conn.execute(captured).scalars()) ^ set(holds):
+    for hold_id in sorted(set(conn.execute(captured).scalars()) ^ holds):
         yield Difference(account_id, hold_id, "a captured hold and its one usage record must go together")
 
 
-def _verify_totals(conn: Connection, account_id: str, highest: int) -> Iterator[Difference]:
+def _verify_record(account_id: str, record: Any, told: _Told) -> Iterator[Difference]:
+    drawn = dict.fromkeys(told.kinds, 0)
+    for seq in range(record.seq + 1, record.seq + record.entries + 1):
+        kind, amount, cause = told.usage.pop(seq, ("", 0, ""))
+        if cause != record.id:
+            yield Difference(account_id, record.id, f"its ledger entry {seq} is missing")
+        else:
+            drawn[kind] += amount
+    settled = told.settles.get(record.id, 0)
+    yield from _compare(account_id, record.id, record, drawn | {"settled": settled})
+    given_back, due = told.voids.get(record.id, 0), sum(drawn.values()) + settled
+    if given_back != (due if record.voided_at is not None else 0):
+        state = "is voided" if record.voided_at is not None else "is not voided"
+        message = f"{state} and drew {due}, but the ledger gave {given_back} back"
+        yield Difference(account_id, record.id, message)
+
+
+def _verify_totals(conn: Connection, account_id: str, told: _Told) -> Iterator[Difference]:
+    """What the account's row sums up. Nothing can cause debt where nothing is bought."""
     account = conn.execute(select(Account.__table__).where(Account.id == account_id)).one()
+    sums = select(
+        func.coalesce(func.sum(UsageRecord.unfunded - UsageRecord.settled), 0),
+        func.coalesce(func.sum(UsageRecord.overage), 0),
+    )
     unvoided = (UsageRecord.account_id == account_id) & UsageRecord.voided_at.is_(None)
-    outstanding = func.coalesce(func.sum(UsageRecord.unfunded - UsageRecord.settled), 0)
-    unfunded, last = conn.execute(
-        select(outstanding, func.coalesce(func.max(UsageRecord.seq), 0)).where(unvoided)
-    ).one()
-    if account.unfunded != unfunded:
-        yield Difference(account_id, "unfunded", f"is {account.unfunded}, the records make it {unfunded}")
-    if account.seq < max(highest, last):
-        yield Difference(account_id, "seq", f"is {account.seq}, but {max(highest, last)} is taken")
+    unfunded, overage = conn.execute(sums.where(unvoided)).one()
+    for name, value in {"unfunded": unfunded, "overage": overage, "debt": 0}.items():
+        if getattr(account, name) != value:
+            yield Difference(account_id, name, f"is {getattr(account, name)}, the records make it {value}")
+    if not account.seq == told.numbers == told.highest:
+        taken = f"{told.numbers} entries and records are there, the last numbered {told.highest}"
+        yield Difference(account_id, "seq", f"is {account.seq}, but {taken}")
