@@ -6,9 +6,10 @@ import multiprocessing
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -39,8 +40,8 @@ from tests.servers import Server, command, environment
 pytestmark = pytest.mark.slow
 
 PROCESSES = 4
-SECONDS = 20
-KILLS = 16
+SECONDS = 14
+KILLS = 14
 """The run goes on for so long and until so many kills have hit, whichever is later."""
 IDLE = [f"idle-{number}" for number in range(4)]
 """Accounts that no client touches: only jobs renew them and expire their lots."""
@@ -52,10 +53,10 @@ ENOUGH = {
     "replays": 50,
     "broken": KILLS,
     "abandoned": 2,
-    "renewals": 40,
+    "renewals": 20,
     "idle renewals": len(IDLE),
     "idle expiries": len(IDLE),
-    "expiries": 20,
+    "expiries": 15,
     "holds captured": 20,
     "holds released": 5,
     "holds expired": 5,
@@ -111,7 +112,7 @@ def _make_accounts(operator: Client, at: At) -> str:
     """The accounts with their plans, begun on different days; the hot account's own token."""
     for number, name in enumerate([HOT, *IDLE, *(f"account-{number}" for number in range(OTHERS))]):
         _post(operator, "/accounts", {"external_id": name, "name": name}, 201)
-        included = 1_500 if name == HOT else 40
+        included = 4_000 if name == HOT else 200
         _post(operator, f"/accounts/{name}/plan", {"tier": "enterprise", "included_credits": included}, 200)
         if name in IDLE:
             expires_at = clock.rfc3339(clock.now() + timedelta(days=20))
@@ -212,19 +213,34 @@ def _grant(installation: Installation, key: str) -> None:
     operator.observed.add(f"grants/{key}", status, answer)
 
 
+def _pass_time(installation: Installation, over: threading.Event) -> None:
+    while not over.wait(0.2):
+        _move_time(installation)
+
+
 def _run(installation: Installation) -> list[Observed]:
     _start_jobs(installation)
-    with _clients(installation) as futures:
-        began = time.monotonic()
-        while time.monotonic() < began + SECONDS or installation.happened["kills"] < KILLS:
-            time.sleep(random.uniform(0.1, 0.7))
-            _move_time(installation)
-            _wreck(installation)
-            if any(future.done() for future in futures):
-                break
+    over = threading.Event()
+    with _clients(installation) as futures, ThreadPoolExecutor(1) as pool:
+        passing = pool.submit(_pass_time, installation, over)
+        try:
+            _wreck_often(installation, [*futures, passing])
+        finally:
+            over.set()
+    passing.result()
     seen = [observed for future in futures for observed in future.result()]
     _kill_jobs(installation)
     return [*seen, installation.operator.observed]
+
+
+def _wreck_often(installation: Installation, running: Sequence[Future[Any]]) -> None:
+    """Until it was long enough, or one of those that should be running has failed."""
+    began = time.monotonic()
+    while time.monotonic() < began + SECONDS or installation.happened["kills"] < KILLS:
+        time.sleep(random.uniform(0.1, 0.5))
+        _wreck(installation)
+        if any(future.done() for future in running):
+            return
 
 
 # Afterwards
