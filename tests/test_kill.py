@@ -112,7 +112,7 @@ def _make_accounts(operator: Client, at: At) -> str:
     """The accounts with their plans, begun on different days; the hot account's own token."""
     for number, name in enumerate([HOT, *IDLE, *(f"account-{number}" for number in range(OTHERS))]):
         _post(operator, "/accounts", {"external_id": name, "name": name}, 201)
-        included = 4_000 if name == HOT else 200
+        included = 1_500 if name == HOT else 60
         _post(operator, f"/accounts/{name}/plan", {"tier": "enterprise", "included_credits": included}, 200)
         if name in IDLE:
             expires_at = clock.rfc3339(clock.now() + timedelta(days=20))

@@ -15,7 +15,6 @@ from services import verify
 from tests.factories import Api
 from tests.moments import At
 
-
 ON_SQLITE = pytest.mark.parametrize("database", ["sqlite"])
 """What is found in the rows does not depend on where they are kept; each way of looking runs on both once."""
 
