@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 from flask import Flask, current_app
-from flask.cli import AppGroup
+from flask.cli import AppGroup, with_appcontext
 from rich.console import Console
 from rich.progress import Progress
 
@@ -139,6 +139,7 @@ def verify_ledger() -> None:
 
 @click.command("backup")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@with_appcontext
 def backup_command(file: Path) -> None:
     """Copy the SQLite database to FILE, consistently, beside a running server."""
     try:

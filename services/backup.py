@@ -22,10 +22,14 @@ def copy_to(target: Path) -> None:
         raise ValueError(f"{target} exists already")
     if not target.parent.is_dir():
         raise ValueError(f"there is no folder {target.parent}")
-    source = db.engine.url.database
-    with (
-        closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as old,
-        closing(sqlite3.connect(target)) as new,
-    ):
-        old.backup(new)
-        new.execute("PRAGMA journal_mode=DELETE")
+    source = Path(str(db.engine.url.database)).absolute().as_uri()
+    try:
+        with (
+            closing(sqlite3.connect(f"{source}?mode=ro", uri=True)) as old,
+            closing(sqlite3.connect(target)) as new,
+        ):
+            old.backup(new)
+            new.execute("PRAGMA journal_mode=DELETE")
+    except sqlite3.Error as error:
+        target.unlink(missing_ok=True)  # half a copy must not be taken for one
+        raise OSError(f"{target} can not be written: {error}") from error
