@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 from dotenv import dotenv_values
 from flask import current_app
@@ -76,7 +76,7 @@ class Settings:
         mail_url = read("MAIL_URL", _mail_url, None)
         settings = cls(
             instance_path=instance,
-            database_url=read("DATABASE_URL", _database_url, f"sqlite:///{instance / 'spillway.db'}"),
+            database_url=read("DATABASE_URL", _database_url, f"sqlite:///{quote(str(instance / 'spillway.db'))}"),
             secret_key=read("SECRET_KEY", _secret, None) or _kept_secret(instance / "secret_key"),
             host=host,
             port=port,

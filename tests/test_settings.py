@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import make_url
 
 import clock
 from settings import ROOT, Settings, SettingsError
@@ -40,6 +41,12 @@ def test_nothing_need_be_set(tmp_path: Path) -> None:
     assert settings.operator_only_fields == frozenset()
     assert settings.stripe_product_tag == "spillway"
     assert (settings.mail_url, settings.metrics_token, settings.clock_file) == (None, None, None)
+
+
+def test_the_database_is_in_the_instance_folder_whatever_its_name(tmp_path: Path) -> None:
+    """`%`, `?` and `#` have a meaning in addresses."""
+    folder = tmp_path / "50%41 #1 ?"
+    assert make_url(read(folder).database_url).database == str(folder / "spillway.db")
 
 
 @pytest.mark.parametrize(
