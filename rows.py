@@ -101,7 +101,7 @@ class Rows(Generic[M]):
         self._keys = [column.name for column in self.table.primary_key.columns]
         self._in = {column.name: _converters(column)[0] for column in self.table.columns}
         self._out = [_converters(column)[1] for column in self.table.columns]
-        dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+        dialect = postgresql.dialect()
         self._pg_type = {
             column.name: column.type.compile(dialect).split(" COLLATE")[0].split("(")[0]
             for column in self.table.columns

@@ -62,9 +62,14 @@ def _attributes(self: Any, field: Any, **_kwargs: Any) -> dict[str, Any]:
     return schema
 
 
+def _inline(_schema: Any) -> str:
+    """No name: request schemas are written where they are used."""
+    return ""
+
+
 def build() -> dict[str, Any]:
     """The whole document for the running app."""
-    plugin = MarshmallowPlugin(schema_name_resolver=lambda schema: False)
+    plugin = MarshmallowPlugin(schema_name_resolver=_inline)
     spec = APISpec(
         title="Spillway",
         version="1",

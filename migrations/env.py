@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from alembic import context
 from flask import current_app
@@ -15,7 +15,7 @@ import models  # noqa: F401 - registers every table
 from models.base import Base
 from models.types import ExactDecimal, UtcDateTime, id_type
 
-_POSTGRESQL = postgresql.dialect()  # type: ignore[no-untyped-call]
+_POSTGRESQL = postgresql.dialect()
 _LOCK = 7_011_994
 """PostgreSQL's advisory lock of everybody who migrates this database."""
 
@@ -58,7 +58,7 @@ def _skip_empty(_context: Any, _revision: Any, directives: list[Any]) -> None:
         directives[:] = []
 
 
-def _render(kind: str, item: Any, autogenerate: Any) -> str | bool:
+def _render(kind: str, item: Any, autogenerate: Any) -> str | Literal[False]:
     """Our column types, as a revision names them."""
     if kind == "type" and isinstance(item, ExactDecimal | UtcDateTime):
         autogenerate.imports.add("from models import types")

@@ -67,4 +67,4 @@ class ExactDecimal(TypeDecorator[Decimal]):
 
 def id_type() -> String:
     """A public id. Compared byte by byte, so that PostgreSQL's order is Python's and look-ups are cheap."""
-    return String(40).with_variant(String(40, collation="C"), "postgresql")  # type: ignore[return-value]
+    return String(40).with_variant(String(40, collation="C"), "postgresql")

@@ -73,7 +73,9 @@ def _edges(start: datetime, interval: str) -> Iterator[datetime]:
 def summary(account_id: str, start: datetime, end: datetime, interval: str, by: str) -> dict[str, Any]:
     """GET /usage/summary. Voided records do not count; `cost` is the sum of `actual_cost`."""
     ranges = buckets(start, end, interval)
-    data = [{"start": low, "credits": 0, "records": 0, "cost": Decimal(0), "groups": {}} for low, _ in ranges]
+    data: list[dict[str, Any]] = [
+        {"start": low, "credits": 0, "records": 0, "cost": Decimal(0), "groups": {}} for low, _ in ranges
+    ]
     total: dict[str, Any] = {"credits": 0, "records": 0, "cost": Decimal(0), "groups": {}}
     position = 0
     for low, label, charged, records, cost in _hourly(account_id, start, end, by):
