@@ -24,6 +24,8 @@ from benchmarks.report import Observation, Result
 from benchmarks.site import Pace, Site, bare_servers, open_site
 
 _FULL = Pace(warm_up=0.5, seconds=2.0, rounds=5, accounts=1000)
+_WIDTH = 150
+"""Columns of the tables where no terminal says how many there are."""
 _QUICK = Pace(warm_up=0.3, seconds=1.0, rounds=2, accounts=200)
 
 
@@ -128,7 +130,9 @@ def main() -> int:
     """Measure, show, write. What was started is ended and what was written is removed, whatever happens."""
     chosen = _arguments()
     signal.signal(signal.SIGTERM, _end)
-    console, complaints = Console(), Console(stderr=True)
+    complaints, console = Console(stderr=True), Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH)
     about = _about(chosen)
     try:
         with tempfile.TemporaryDirectory(prefix="spillway-bench-", dir=chosen.folder) as name:

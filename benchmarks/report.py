@@ -89,7 +89,8 @@ def _targets(result: Result) -> Table:
 
 def _rows(result: Result) -> Table:
     table = Table(title=f"{result.version}: rows", title_justify="left")
-    table.add_column("row")
+    table.add_column("row", no_wrap=True)
+    table.add_column("what", overflow="ellipsis", no_wrap=True)
     for heading in ("clients", "÷ bare", "÷ raw", "per second", "p50 ms", "p95 ms", "p99 ms"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in result.shown():
@@ -97,7 +98,8 @@ def _rows(result: Result) -> Table:
         to_bare = result.ratio(row.name, "bare") if row.on == "server" and row.unit == "calls" else None
         to_raw = result.ratio(row.name, row.floors.get(result.kind, ""))
         table.add_row(
-            f"[bold]{row.name}[/]  {row.title}",
+            row.name,
+            row.title,
             str(row.clients),
             f"{to_bare.median:.2f}" if to_bare else "",
             f"{to_raw.median:.2f}" if to_raw else "",
