@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +14,49 @@ from flask.cli import AppGroup, with_appcontext
 from rich.console import Console
 from rich.progress import Progress
 
+import database
 import errors
 from jobs import registry
 from jobs.scheduler import Scheduler
 from models.token import SCOPES
 from services import accounts, backup, catalog, people, tokens, verify
 
-operators = AppGroup("operators", help="People of the team that runs Spillway.")
-tokens_group = AppGroup("tokens", help="Access tokens.")
-accounts_group = AppGroup("accounts", help="Paying tenants.")
-catalog_group = AppGroup("catalog", help="Plans, prices and rates.")
-jobs_group = AppGroup("jobs", help="Scheduled work.")
-scheduler_group = AppGroup("scheduler", help="The scheduler on its own.")
-ledger_group = AppGroup("ledger", help="The books.")
+
+class Group(AppGroup):
+    """Commands that need the database, and say in one line when it is not there."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (errors.DatabaseBusy, *database.UNREADABLE) as error:
+            told = str(getattr(error, "orig", error)).partition("\n")[0]
+            hint = "see DATABASE_URL, and `flask --app app db upgrade` for a new one"
+            raise _wrong_use(ValueError(f"the database can not be used ({hint}): {told}")) from None
+
+
+operators = Group("operators", help="People of the team that runs Spillway.")
+tokens_group = Group("tokens", help="Access tokens.")
+accounts_group = Group("accounts", help="Paying tenants.")
+catalog_group = Group("catalog", help="Plans, prices and rates.")
+jobs_group = Group("jobs", help="Scheduled work.")
+scheduler_group = Group("scheduler", help="The scheduler on its own.")
+ledger_group = Group("ledger", help="The books.")
 
 
 def _wrong_use(error: errors.SpillwayError | ValueError | OSError) -> SystemExit:
     click.echo(f"error: {error}", err=True)
     return SystemExit(2)
+
+
+def _at_most(limit: int) -> Callable[[click.Context, click.Parameter, str], str]:
+    """Refuses an empty name, and one that the database has no room for."""
+
+    def check(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+        if not value.strip() or len(value) > limit:
+            raise click.BadParameter(f"must have 1 to {limit} characters")
+        return value
+
+    return check
 
 
 @operators.command("add")
@@ -49,7 +75,7 @@ def add_operator(email: str) -> None:
 @tokens_group.command("create")
 @click.option("--service", is_flag=True, required=True, help="A token of the operator, for any account.")
 @click.option("--scopes", required=True, help=f"Comma-separated: {','.join(SCOPES)}")
-@click.option("--name", required=True)
+@click.option("--name", required=True, callback=_at_most(100))
 def create_token(service: bool, scopes: str, name: str) -> None:
     """Make a service token; it is printed this once, alone on the last line."""
     try:
@@ -61,12 +87,13 @@ def create_token(service: bool, scopes: str, name: str) -> None:
 
 @accounts_group.command("create")
 @click.option("--external-id", required=True, help="Your own id for the account.")
-@click.option("--name", required=True)
+@click.option("--name", required=True, callback=_at_most(200))
 @click.option("--email")
 def create_account(external_id: str, name: str, email: str | None) -> None:
     """Make an account, or find the one with this external id; prints its id."""
     try:
-        account, _ = accounts.create_by_operator(accounts.checked_external_id(external_id), name, email)
+        external_id = accounts.checked_external_id(external_id)
+        account, _ = accounts.create_by_operator(external_id, name, people.normalized(email) if email else None)
     except errors.SpillwayError as error:
         raise _wrong_use(error) from None
     click.echo(account.id)
