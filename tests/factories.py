@@ -107,8 +107,8 @@ def account(app: Flask, external_id: str = "acme", *, credits: str | int | None 
             spent = operator.post("/usage", {"account": made.id, "credits": have})
             assert spent.status == 201, spent
         if amounts.parse(str(credits)):
-            body = {"account": made.id, "credits": amounts.parse(str(credits)), "reason": "test"}
-            granted = operator.post("/grants", body)
+            body = {"credits": amounts.parse(str(credits)), "reason": "test"}
+            granted = operator.post(f"/accounts/{made.id}/grants", body)
             assert granted.status == 201, granted
     if plan:
         with app.app_context():
