@@ -10,7 +10,7 @@ MICRO = 1_000_000
 MAX_CREDITS = 1_000_000_000
 """The largest amount of credits a single request may name."""
 
-MAX_BALANCE = 1_000_000 * MAX_CREDITS * MICRO
+MAX_BALANCE = 1_000 * MAX_CREDITS * MICRO
 """Micro-credits that one account's counters may reach: well inside 64 bits, and refused beyond."""
 
 _MAX_DIGITS = 40
