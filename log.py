@@ -81,7 +81,7 @@ def register(app: Flask) -> None:
 
     @app.after_request
     def finish(response: Response) -> Response:
-        if request.path not in ("/healthz", "/readyz", "/metrics") and not request.path.startswith("/static"):
+        if request.path not in ("/healthz", "/readyz", "/metrics") and not (request.endpoint or "").endswith("static"):
             _requests.info(
                 "request",
                 method=request.method,

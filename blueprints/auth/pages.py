@@ -107,12 +107,13 @@ def forgot() -> Page:
 @blueprint.route("/password/reset/<token>", methods=["GET", "POST"])
 @guard.public
 def reset(token: str) -> Page:
-    if people.user_of_reset(token) is None:
+    owner = people.user_of_reset(token)
+    if owner is None:
         raise NotFound("This link was used or has expired. Ask for a new one at “Forgot the password?”.")
     form = forms.ResetForm()
     user = _tried(form, lambda: people.reset(token, form.password.data))
     if user is None:
-        return _page("reset", form)
+        return _page("reset", form, email=owner.email)
     guard.start_session(user)
     flash("Your new password is set. Sessions elsewhere have ended.", "success")
     return redirect(url_for("usage_pages.index"))

@@ -7,11 +7,14 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-WIDTH, HEIGHT = 960, 260
-_LEFT, _BOTTOM, _TOP = 64, 28, 12
+WIDE, NARROW, HEIGHT = 960, 340, 240
+"""SVG units: one layout for a wide screen, one for a phone, so that texts keep their size."""
+_LEFT, _BOTTOM, _TOP = 48, 28, 12
+_WIDEST_BAR = 56
 _SERIES = 8
 """Colours there are; further groups are shown together as "other"."""
 _OTHER = "other"
+_CEILINGS = (10, 12, 16, 20, 24, 28, 32, 40, 60, 80, 100)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,7 @@ class Bar:
 class Chart:
     """`ticks` are (y, label), `labels` (x, label), `legend` (series, name, total)."""
 
+    width: int
     bars: list[Bar]
     ticks: list[tuple[float, str]]
     labels: list[tuple[float, str]]
@@ -37,14 +41,14 @@ class Chart:
     empty: bool
 
 
-def layout(summary: dict[str, Any], unnamed: str = "no operation") -> Chart:
+def layout(summary: dict[str, Any], unnamed: str = "no operation", width: int = WIDE) -> Chart:
     """Lay out the buckets of a usage summary."""
     names = _names(summary["total"]["groups"])
     peak = max((Decimal(bucket["credits"]) for bucket in summary["data"]), default=Decimal(0))
     top = _ceiling(peak)
-    step = (WIDTH - _LEFT) / max(1, len(summary["data"]))
+    step = (width - _LEFT) / max(1, len(summary["data"]))
     bars, labels = [], []
-    every = max(1, len(summary["data"]) // 8)
+    every = max(1, -(-len(summary["data"]) * 100 // width))
     for position, bucket in enumerate(summary["data"]):
         x = _LEFT + position * step
         bars += _stack(bucket, names, x, step, top, unnamed)
@@ -52,7 +56,7 @@ def layout(summary: dict[str, Any], unnamed: str = "no operation") -> Chart:
             labels.append((round(x + step / 2, 1), _label(bucket["start"], summary["interval"])))
     ticks = [(_y(top * part / 4, top), _short(top * part / 4)) for part in range(5)]
     legend = _legend(summary["total"]["groups"], names, unnamed)
-    return Chart(bars, ticks, labels, legend, not peak)
+    return Chart(width, bars, ticks, labels, legend, not peak)
 
 
 def _names(groups: dict[str, Any]) -> dict[str, int]:
@@ -67,7 +71,7 @@ def _stack(
     bucket: dict[str, Any], names: dict[str, int], x: float, step: float, top: Decimal, unnamed: str
 ) -> list[Bar]:
     bars, base = [], Decimal(0)
-    gap = step * 0.12
+    bar = min(step * 0.76, _WIDEST_BAR)
     for name in sorted(bucket["groups"], key=lambda name: (names[name], name)):
         amount = Decimal(bucket["groups"][name])
         if not amount:
@@ -77,9 +81,9 @@ def _stack(
         title = f"{when} · {name or unnamed}: {amount:,f}"
         bars.append(
             Bar(
-                round(x + gap, 2),
+                round(x + (step - bar) / 2, 2),
                 upper,
-                round(step - 2 * gap, 2),
+                round(bar, 2),
                 round(lower - upper, 2),
                 names[name],
                 title,
@@ -95,11 +99,11 @@ def _y(amount: Decimal, top: Decimal) -> float:
 
 
 def _ceiling(peak: Decimal) -> Decimal:
-    """The next round number at or above the peak: 1, 2 or 5 times a power of ten, in quarters."""
+    """The next number at or above the peak whose quarters are short to read."""
     if not peak:
         return Decimal(4)
     power = Decimal(10) ** peak.adjusted()
-    return next(power * factor for factor in (1, 2, 4, 5, 8, 10) if power * factor >= peak)
+    return next(power * factor / 10 for factor in _CEILINGS if power * factor >= peak * 10)
 
 
 def _short(amount: Decimal) -> str:

@@ -56,7 +56,7 @@ def index() -> str:
         problem=problem,
         ranges=RANGES,
         summary=summary,
-        chart=chart.layout(summary, f"no {view['by']}"),
+        charts=[chart.layout(summary, f"no {view['by']}", width) for width in (chart.WIDE, chart.NARROW)],
         records=[records.detail(record) for record in recent],
         api=settings.current().public_url,
     )
@@ -89,8 +89,7 @@ def _bounds(account: Account, query: dict[str, Any]) -> tuple[datetime, datetime
         return tomorrow - timedelta(days=int(chosen[:-1])), tomorrow
     if chosen != "current":
         raise ValidationError({"range": ["No such range."]})
-    book_start, book_end = account.period_start, account.period_end
-    return book_start, max(min(book_end, tomorrow), book_start + timedelta(days=1))
+    return account.period_start, min(account.period_end, tomorrow)
 
 
 @blueprint.get("/usage/<record_id>")
