@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 from typing import Any
 
 import marshmallow
@@ -18,6 +18,8 @@ from errors import ValidationError
 
 _NUMBER = re.compile(r"-?[0-9]{1,40}(\.[0-9]{1,40})?", re.ASCII)
 _MAX_INTEGER = 10**15
+_MAX_DEPTH = 100
+_EXACT = Context(prec=80)
 
 
 class StrictSchema(marshmallow.Schema):
@@ -89,7 +91,7 @@ class Cost(fields.Field[Decimal]):
         digits, exponent = number.as_tuple()[1:]
         if len(digits) > 40 or not isinstance(exponent, int) or exponent < -40:
             raise marshmallow.ValidationError("Too many digits.")
-        return number.normalize() if number else Decimal(0)
+        return number.normalize(_EXACT) if number else Decimal(0)
 
 
 class StrictInteger(fields.Field[int]):
@@ -174,11 +176,27 @@ class Properties(fields.Field[str]):
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> str | None:  # type: ignore[override]
         if not isinstance(value, dict):
             raise marshmallow.ValidationError("Not an object.")
+        if _is_deep(value):
+            raise marshmallow.ValidationError(f"Nested more than {_MAX_DEPTH} deep.")
         return _canonical(value) if value else None
 
 
-def _canonical(value: dict[str, Any]) -> str:
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        level = [inner for outer in level for inner in _members(outer)]
+        if not level:
+            return False
+    return True
 
+
+def _members(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def _canonical(value: dict[str, Any]) -> str:
     return simplejson.dumps(value, use_decimal=True, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 

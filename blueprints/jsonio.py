@@ -39,7 +39,10 @@ def parse(raw: bytes) -> Any:
     except (ValueError, ArithmeticError):
         raise MalformedJson() from None
     if b"\\u" in raw:  # the only way to write what the strict parser does not refuse itself
-        _refuse_unstorable(value, "")
+        try:
+            _refuse_unstorable(value, "")
+        except RecursionError:
+            raise MalformedJson("The body is nested too deeply.") from None
     return value
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
+import simplejson
 from sqlalchemy import Connection, Select, select, tuple_
 
 import clock
@@ -84,13 +85,19 @@ def detail(record: UsageRecord) -> dict[str, Any]:
         "enforce": record.enforce,
         "source": record.source,
         "subject": record.subject,
-        "properties": json.loads(record.properties) if record.properties else {},
+        "properties": _properties(record.properties),
         "idempotency_key": record.idempotency_key,
         "token": record.token_id,
         "settled": to_credits(record.settled),
         "voided_at": record.voided_at,
         "void_reason": record.void_reason,
     }
+
+
+def _properties(text: str | None) -> dict[str, Any]:
+    """As they were sent, numbers exact however long they are."""
+    read: dict[str, Any] = simplejson.loads(text or "{}", use_decimal=True, parse_int=Decimal)
+    return read
 
 
 def find(record_id: str, own_account: str | None) -> UsageRecord:
