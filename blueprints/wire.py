@@ -59,12 +59,14 @@ def endpoint(
     optional_body: bool = False,
     keyed: bool = False,
     hot: bool = False,
+    service_scope: str | None = None,
 ) -> Callable[[Callable[..., Response]], Callable[..., Response]]:
     """Register a view of the API. It is called as `view(caller, [body,] [query,] **path)`.
 
     The token is judged first, then the scope, then the request. A `hot` view gets the token as it was presented and
-    judges it under the lock it takes anyway; only where the request is refused is the token read here. `answers` maps
-    a status to the name of the answer's schema in the document.
+    judges it under the lock it takes anyway; only where the request is refused is the token read here. The body of a
+    `keyed` view carries the key, whether it came in the body or in the header. `service_scope` is what a service token
+    needs in place of `scope`. `answers` maps a status to the name of the answer's schema in the document.
     """
 
     def register(view: Callable[..., Response]) -> Callable[..., Response]:
@@ -72,11 +74,14 @@ def endpoint(
         def run(**path: Any) -> Response:
             presented = tokens.parse(request.headers.get("Authorization"), request.headers.get("X-Api-Key"))
             if not hot:
-                caller: Caller | Presented = tokens.authenticate(presented, scope)
+                caller: Caller | Presented = _caller(presented, scope, service_scope)
             else:
                 caller = presented
             try:
                 arguments = _arguments(body, query, limit, optional_body)
+                if keyed:
+                    arguments[0]["idempotency_key"] = idempotency_key(arguments[0].get("idempotency_key"))
+                _check_path(path)
             except SpillwayError:
                 if hot:
                     tokens.authenticate(presented, scope)
@@ -96,6 +101,22 @@ def endpoint(
         return run
 
     return register
+
+
+def _caller(presented: Presented, scope: str | None, service_scope: str | None) -> Caller:
+    if service_scope is None:
+        return tokens.authenticate(presented, scope)
+    caller = tokens.authenticate(presented, None)
+    wanted = service_scope if caller.is_service else scope
+    if wanted is not None:
+        tokens.require_scope(caller, wanted)
+    return caller
+
+
+def _check_path(path: Mapping[str, str]) -> None:
+    """Raises NotFound for ids with characters that no id has and no database compares."""
+    if not all(value.isprintable() for value in path.values()):
+        raise errors.NotFound()
 
 
 def _arguments(
@@ -168,11 +189,16 @@ def decode_cursor(cursor: str | None, *types: type) -> list[Any] | None:
     try:
         key = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
         typed = len(key) == len(types) and all(type(part) is kind for part, kind in zip(key, types, strict=True))
-        if typed and all(abs(part) < 2**62 for part in key if isinstance(part, int)):
+        if typed and all(_is_sort_key(part) for part in key):
             return list(key)
     except (ValueError, TypeError, binascii.Error, RecursionError):
         pass
     raise ValidationError({"cursor": ["Not a cursor of this list."]})
+
+
+def _is_sort_key(part: int | str) -> bool:
+    """Whether a database can compare with it: as a number also where it stands for microseconds since 1970."""
+    return part.isprintable() if isinstance(part, str) else 0 <= part < 2**57
 
 
 def page(rows: Sequence[Any], limit: int, render: Callable[[Any], Any], cursor: Callable[[Any], str]) -> Response:

@@ -13,7 +13,7 @@ import clock
 import database
 import ids
 from amounts import to_credits
-from errors import HoldNotOpen, NotFound, ValidationError
+from errors import HoldNotOpen, NotFound, SpillwayError, ValidationError
 from extensions import db
 from models.credit import Hold, HoldState
 from rows import run
@@ -44,9 +44,8 @@ def create(
     presented: Presented, account_ref: str | None, request: UsageRequest, ttl_seconds: int
 ) -> tuple[dict[str, Any], bool]:
     """Set credits aside. The answer and whether it is a replay. Refused as usage would be."""
-    identity = tokens.known(presented)
-    account_id = accounts.account_for(identity.account_id, account_ref)
-    capped = {presented.token_id} if identity.cap is not None else set()
+    account_id = _locate(presented, account_ref)
+    capped = {presented.token_id} if tokens.known(presented).cap is not None else set()
     wanted = Wanted(token_ids={presented.token_id}, capped_token_ids=capped)
     canonical = _canonical(request, ttl_seconds)
     with credits.locked([account_id], wanted) as books:
@@ -68,6 +67,15 @@ def create(
         answer |= {name: clock.rfc3339(answer[name]) for name in ("created_at", "expires_at")}
         hold.request, hold.answer = json.dumps(canonical), credits.dump_answer(answer)
     return answer, False
+
+
+def _locate(presented: Presented, account_ref: str | None) -> str:
+    """The account; the token is judged under the lock, but nothing is said of an account to one that is not good."""
+    try:
+        return accounts.account_for(tokens.known(presented).account_id, account_ref)
+    except SpillwayError:
+        tokens.authenticate(presented, "write")
+        raise
 
 
 def _canonical(request: UsageRequest, ttl_seconds: int) -> dict[str, Any]:

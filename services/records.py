@@ -138,12 +138,12 @@ def filtered(query: Select[Any], account_id: str, filters: Filters) -> Select[An
     return query
 
 
-def void(caller: Caller, record_id: str, reason: str) -> UsageRecord:
-    """Reverse a record once: its credits go back to the very lots they came from.
+def void(caller: Caller, record_id: str, own_account: str | None, reason: str) -> UsageRecord:
+    """Reverse a record (of `own_account`, if it is named) once: its credits go back to the lots they came from.
 
     Raises NotFound, Forbidden for an account token without the right, AlreadyVoided.
     """
-    record = find(record_id, caller.account_id)
+    record = find(record_id, own_account)
     _check_right(caller, record)
     return _void(record.account_id, record_id, reason)
 

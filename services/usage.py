@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -37,6 +37,10 @@ from services import accounts, credits, rates, tokens, waterfall
 from services.books import HOLDS, RECORDS, Book
 from services.credits import Books, Wanted
 from services.tokens import Caller, Presented
+
+OLDEST = timedelta(days=35)
+AHEAD = timedelta(minutes=5)
+"""How far `occurred_at` may lie back, and ahead where clocks differ."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -179,6 +183,7 @@ def _decide(books: Books, item: Item) -> tuple[UsageRecord, bool]:
 
 
 def _record(book: Book, request: UsageRequest, caller: Caller, hold: Hold | None) -> UsageRecord:
+    _check_time(book, request)
     charge = price(book, request)
     check_status(book, enforce=request.enforce and hold is None)
     if hold is not None:
@@ -188,6 +193,13 @@ def _record(book: Book, request: UsageRequest, caller: Caller, hold: Hold | None
     if book.account.unfunded + funding.unfunded > MAX_BALANCE:
         raise ValidationError({"credits": ["Unfunded usage would pass the largest total that can be kept."]})
     return _append(book, request, caller, hold, charge, funding)
+
+
+def _check_time(book: Book, request: UsageRequest) -> None:
+    """Judged after replays: what was recorded once stays recorded, however late it is asked for again."""
+    moment = request.occurred_at
+    if moment is not None and not -AHEAD <= book.now - moment <= OLDEST:
+        raise ValidationError({"occurred_at": ["Must be within the last 35 days, at most 5 minutes ahead."]})
 
 
 def check_status(book: Book, *, enforce: bool) -> None:

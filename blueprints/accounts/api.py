@@ -9,7 +9,7 @@ from flask import Blueprint, Response
 
 import clock
 from blueprints.accounts import schemas
-from blueprints.wire import answer, decode_cursor, encode_cursor, endpoint, idempotency_key, page
+from blueprints.wire import answer, decode_cursor, encode_cursor, endpoint, page
 from errors import Forbidden, ValidationError
 from models.account import Account
 from models.types import from_microseconds, to_microseconds
@@ -101,7 +101,7 @@ def change(caller: Caller, body: dict[str, Any], ref: str) -> Response:
 )
 def grant(caller: Caller, body: dict[str, Any], ref: str) -> Response:
     _operator(caller)
-    key = idempotency_key(body.pop("idempotency_key", None))
+    key = body.pop("idempotency_key")
     value, replayed = credits.grant(accounts.resolve(ref), key=key, **body)
     return answer(value, 201, replayed=replayed)
 

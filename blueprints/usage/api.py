@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Collection
+from datetime import timedelta
 from typing import Any
 
 from flask import Blueprint, Response
 
 import clock
 import settings
-from blueprints.fields import StrictSchema
 from blueprints.usage import schemas
 from blueprints.wire import (
     BATCH_LIMIT,
@@ -35,13 +35,12 @@ _USAGE = schemas.UsageSchema()
 _CAPTURE = schemas.CaptureSchema()
 
 
-def _usage_request(body: dict[str, Any], own_account: str | None) -> UsageRequest:
+def _check_reserved(presented: Presented, sent: Collection[str]) -> None:
     """Raises Forbidden for an account token that sends a field which is the operator's alone."""
-    sent = body.pop("sent")
-    reserved = settings.current().operator_only_fields
-    if own_account is not None and reserved & sent:
-        raise Forbidden(f"Only service tokens may send {', '.join(sorted(reserved & sent))}.")
-    return UsageRequest(**body)
+    reserved = settings.current().operator_only_fields.intersection(sent)
+    if reserved and tokens.known(presented).account_id is not None:
+        tokens.authenticate(presented, "write")
+        raise Forbidden(f"Only service tokens may send {', '.join(sorted(reserved))}.")
 
 
 @endpoint(
@@ -76,10 +75,9 @@ def post_usage(presented: Presented, body: dict[str, Any]) -> Response:
 
 
 def _record(presented: Presented, body: dict[str, Any], hold_id: str | None) -> Response:
-    body["idempotency_key"] = idempotency_key(body.get("idempotency_key"))
     account = body.pop("account", None)
-    request = _usage_request(body, tokens.known(presented).account_id)
-    outcome = usage.record(presented, account, request, hold_id)
+    _check_reserved(presented, body.pop("sent"))
+    outcome = usage.record(presented, account, UsageRequest(**body), hold_id)
     assert outcome.record is not None
     return answer(records.answer(outcome.record), 201, replayed=outcome.replayed)
 
@@ -102,7 +100,7 @@ def post_batch(caller: Caller, body: dict[str, Any]) -> Response:
     items: list[tuple[Item, Outcome]] = []
     for position, (raw, outcome) in enumerate(zip(body["records"], outcomes, strict=True)):
         try:
-            items.append((_batch_item(caller, presented, raw, body.get("account"), position), outcome))
+            items.append((_batch_item(presented, raw, body.get("account"), position), outcome))
         except SpillwayError as error:
             outcome.error = error
     for (_, outcome), decided in zip(items, usage.spend([item for item, _ in items]), strict=True):
@@ -112,12 +110,13 @@ def post_batch(caller: Caller, body: dict[str, Any]) -> Response:
     return answer({"results": results, "accepted": accepted, "refused": len(results) - accepted})
 
 
-def _batch_item(caller: Caller, presented: Presented, raw: Any, account: str | None, position: int) -> Item:
+def _batch_item(presented: Presented, raw: Any, account: str | None, position: int) -> Item:
     if not isinstance(raw, dict):
         raise ValidationError({f"records.{position}": ["Must be an object."]})
     loaded = _USAGE.load_strict(raw)
     ref = loaded.pop("account", None) or account
-    return Item(presented, ref, _usage_request(loaded, caller.account_id))
+    _check_reserved(presented, loaded.pop("sent"))
+    return Item(presented, ref, UsageRequest(**loaded))
 
 
 def _batch_result(outcome: Outcome) -> dict[str, Any]:
@@ -172,11 +171,13 @@ def get_record(caller: Caller, query: dict[str, Any], record_id: str) -> Respons
     "/usage/records/<record_id>/void",
     summary="Reverse a record once",
     scope="write",
+    service_scope="admin",
     body=schemas.VoidSchema(),
     answers={200: "Record"},
 )
 def void_record(caller: Caller, body: dict[str, Any], record_id: str) -> Response:
-    return answer(records.detail(records.void(caller, record_id, body["reason"])))
+    own = _own(caller, body.get("account"))
+    return answer(records.detail(records.void(caller, record_id, own, body["reason"])))
 
 
 @endpoint(
@@ -189,14 +190,14 @@ def void_record(caller: Caller, body: dict[str, Any], record_id: str) -> Respons
     answers={200: "Summary"},
 )
 def get_summary(caller: Caller, query: dict[str, Any]) -> Response:
-    account = accounts.get(accounts.locate(caller, query.get("account")))
-    start = query.get("start") or account.period_start
-    end = query.get("end") or max(clock.now(), start)
-    return answer(_summary(account.id, start, end, query))
-
-
-def _summary(account_id: str, start: datetime, end: datetime, query: dict[str, Any]) -> dict[str, Any]:
-    return summaries.summary(account_id, start, end, query["interval"], query["by"])
+    account_id = accounts.locate(caller, query.get("account"))
+    start, end = query.get("start"), query.get("end")
+    if start is None:
+        credits.refresh(account_id)
+        start = accounts.get(account_id).period_start
+    if end is None:  # the hour in progress, so that what was just recorded is in it
+        end = clock.now().replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+    return answer(summaries.summary(account_id, start, end, query["interval"], query["by"]))
 
 
 # Check and holds
@@ -213,6 +214,7 @@ def _summary(account_id: str, start: datetime, end: datetime, query: dict[str, A
 )
 def post_check(caller: Caller, body: dict[str, Any]) -> Response:
     account_id = accounts.locate(caller, body.pop("account", None))
+    body.pop("sent")
     return answer(usage.check(caller, account_id, UsageRequest(**body)))
 
 
@@ -228,10 +230,9 @@ def post_check(caller: Caller, body: dict[str, Any]) -> Response:
     hot=True,
 )
 def post_hold(presented: Presented, body: dict[str, Any]) -> Response:
-    key = idempotency_key(body.pop("idempotency_key", None))
     account, ttl_seconds = body.pop("account", None), body.pop("ttl_seconds")
-    request = UsageRequest(**body, idempotency_key=key)
-    value, replayed = holds.create(presented, account, request, ttl_seconds)
+    _check_reserved(presented, body.pop("sent"))
+    value, replayed = holds.create(presented, account, UsageRequest(**body), ttl_seconds)
     return answer(value, 201, replayed=replayed)
 
 
@@ -275,9 +276,10 @@ def get_hold(caller: Caller, query: dict[str, Any], hold_id: str) -> Response:
     answers={200: "Hold"},
 )
 def extend_hold(caller: Caller, body: dict[str, Any], hold_id: str) -> Response:
-    presented = caller.presented
+    own = _own(caller, body.pop("account", None))
+    _check_reserved(caller.presented, body)
     ttl_seconds, amount = body.get("ttl_seconds"), body.get("credits")
-    return answer(holds.extend(presented, hold_id, caller.account_id, ttl_seconds=ttl_seconds, amount=amount))
+    return answer(holds.extend(caller.presented, hold_id, own, ttl_seconds=ttl_seconds, amount=amount))
 
 
 @endpoint(
@@ -302,12 +304,12 @@ def capture_hold(presented: Presented, body: dict[str, Any], hold_id: str) -> Re
     "/holds/<hold_id>/release",
     summary="Give a hold's credits free",
     scope="write",
-    body=StrictSchema(),
+    body=schemas.AccountBody(),
     optional_body=True,
     answers={200: "Hold"},
 )
-def release_hold(caller: Caller, _body: dict[str, Any], hold_id: str) -> Response:
-    return answer(holds.release(hold_id, caller.account_id))
+def release_hold(caller: Caller, body: dict[str, Any], hold_id: str) -> Response:
+    return answer(holds.release(hold_id, _own(caller, body.get("account"))))
 
 
 # Ledger

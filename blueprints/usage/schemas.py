@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 from marshmallow import ValidationError, fields, post_load, pre_load, validates_schema
 
-import clock
 from amounts import MAX_CREDITS
 from blueprints.fields import (
     AccountRef,
@@ -28,8 +26,6 @@ from models.credit import HoldState
 from services.summaries import GROUPS, INTERVALS
 
 MAX_BATCH = 1000
-_OLDEST = timedelta(days=35)
-_AHEAD = timedelta(minutes=5)
 
 
 class PricedSchema(StrictSchema):
@@ -48,6 +44,11 @@ class PricedSchema(StrictSchema):
     subject = Text(high=255, metadata={"description": "The end user on whose behalf the work was done."})
 
     needs_price = True
+
+    @post_load(pass_original=True)
+    def note_sent(self, data: dict[str, Any], original: Any, **_kwargs: Any) -> dict[str, Any]:
+        """Keep which fields were sent: some may be the operator's alone."""
+        return data | {"sent": frozenset(original)}
 
     @pre_load
     def drop_nulls(self, data: Any, **_kwargs: Any) -> Any:
@@ -73,17 +74,6 @@ class UsageSchema(PricedSchema):
         metadata={"description": "false: the work is done already and is recorded in any case."},
     )
     idempotency_key = Key()
-
-    @post_load(pass_original=True)
-    def note_sent(self, data: dict[str, Any], original: Any, **_kwargs: Any) -> dict[str, Any]:
-        """Keep which fields were sent: some may be the operator's alone."""
-        return data | {"sent": frozenset(original)}
-
-    @validates_schema
-    def in_window(self, data: dict[str, Any], **_kwargs: Any) -> None:
-        moment = data.get("occurred_at")
-        if moment is not None and not -_AHEAD <= clock.now() - moment <= _OLDEST:
-            raise ValidationError("Must be within the last 35 days, at most 5 minutes ahead.", "occurred_at")
 
 
 class CaptureSchema(UsageSchema):
@@ -114,17 +104,23 @@ class HoldSchema(PricedSchema):
     idempotency_key = Key()
 
 
-class ExtendSchema(StrictSchema):
+class AccountBody(StrictSchema):
+    """With an object's id in the path naming the account is optional; it must then be the object's."""
+
+    account = AccountRef(metadata={"description": "The account's id or external id."})
+
+
+class ExtendSchema(AccountBody):
     ttl_seconds = StrictInteger(low=1, high=86400)
     credits = Credits(positive=True)
 
     @validates_schema
     def has_change(self, data: dict[str, Any], **_kwargs: Any) -> None:
-        if not data:
+        if not data.keys() - {"account"}:
             raise ValidationError("Give ttl_seconds, credits or both.", "ttl_seconds")
 
 
-class VoidSchema(StrictSchema):
+class VoidSchema(AccountBody):
     reason = Text(required=True, high=500)
 
 
