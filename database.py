@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from decimal import Decimal
+from decimal import Context, Decimal
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -57,6 +57,10 @@ class Duplicate(Exception):
 
 class _Conflict(Exception):
     """The transaction was rolled back for a reason that a second try may not meet."""
+
+
+EXACT = Context(prec=100)
+"""Adds up costs, which have up to 40 digits, without rounding."""
 
 
 def is_sqlite() -> bool:
@@ -120,7 +124,7 @@ class _DecimalSum:
 
     def step(self, value: str | None) -> None:
         if value is not None:
-            self.total += Decimal(value)
+            self.total = EXACT.add(self.total, Decimal(value))
 
     def finalize(self) -> str:
         return str(self.total)

@@ -84,7 +84,7 @@ def summary(account_id: str, start: datetime, end: datetime, interval: str, by: 
         for bucket in (data[position], total):
             bucket["credits"] += charged
             bucket["records"] += records
-            bucket["cost"] += cost
+            bucket["cost"] = database.EXACT.add(bucket["cost"], cost)
             bucket["groups"][label] = bucket["groups"].get(label, 0) + charged
     for bucket in (*data, total):
         bucket["credits"] = to_credits(bucket["credits"])
