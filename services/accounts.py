@@ -61,13 +61,17 @@ def create_by_operator(external_id: str, name: str, email: str | None) -> tuple[
     existing = _by_external_id(external_id)
     if existing is not None:
         return existing, False
-    email = email.strip().lower() if email else None
+    email = _kept_email(email)
     try:
         return _create_by_operator(external_id, name, email), True
     except database.Duplicate:  # another request made it meanwhile
         existing = _by_external_id(external_id)
         assert existing is not None
         return existing, False
+
+
+def _kept_email(email: str | None) -> str | None:
+    return email.strip().lower() if email else None
 
 
 @database.retrying
@@ -247,9 +251,10 @@ def change(account_id: str, values: Mapping[str, Any]) -> Account:
         account = session.get(Account, account_id)
         if account is None:
             raise AccountNotFound()
-        for name in ("name", "email"):
-            if name in values:
-                setattr(account, name, values[name])
+        if "name" in values:
+            account.name = values["name"]
+        if "email" in values:
+            account.email = _kept_email(values["email"])
         return account
 
 

@@ -21,7 +21,7 @@ import clock
 import database
 import settings
 from amounts import to_credits
-from errors import AccountNotFound, DatabaseBusy, IdempotencyConflict, NoAllowance
+from errors import AccountClosed, AccountNotFound, DatabaseBusy, IdempotencyConflict, NoAllowance, ValidationError
 from extensions import db
 from models.account import Account, AccountStatus
 from models.credit import Kind, Lot, Reason
@@ -240,10 +240,12 @@ def expire_due(limit: int = 500) -> int:
 def reset_limit(account_id: str, reason: str) -> dict[str, Any]:
     """Replace the running allowance by a full one of its own lot and zero the period's cap counters.
 
-    The balance afterwards. Raises NoAllowance where the plan includes nothing, AccountNotFound.
+    The balance afterwards. Raises NoAllowance where the plan includes nothing, AccountClosed, AccountNotFound.
     """
     with locked([account_id]) as books:
         book, conn = books[account_id], books.conn
+        if book.account.is_closed:
+            raise AccountClosed()
         subscription = run(conn, [SUBSCRIPTIONS.select(conn, "id IN ?", [book.account.subscription_id])])[0][0]
         included = plans.included_in(book, subscription)
         if not included:
@@ -281,7 +283,7 @@ def grant(
 ) -> tuple[dict[str, Any], bool]:
     """Give credits. The answer (`lot`, `balance`) and whether it is a replay of the same key and request.
 
-    Raises IdempotencyConflict, AccountNotFound.
+    Raises IdempotencyConflict, AccountClosed, AccountNotFound, ValidationError for an expiry that has passed.
     """
     request = {
         "credits": credits,
@@ -297,6 +299,10 @@ def grant(
             )[0]
             if found:
                 return replayed(found[0].request, found[0].answer, request), True
+        if book.account.is_closed:
+            raise AccountClosed()
+        if expires_at is not None and expires_at <= book.now:
+            raise ValidationError({"expires_at": ["Must be in the future."]})
         lot = book.issue(Kind.GRANTED, credits, Reason.GRANT, ("grant", ""), expires_at=expires_at, note=reason)
         book.new_entries[-1].cause_id = lot.id
         settle_unfunded(books.conn, book, lot)
