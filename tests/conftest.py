@@ -24,6 +24,7 @@ from tests import databases, factories
 from tests.moments import At
 
 _RUN = "SPILLWAY_TEST_RUN"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -151,3 +152,15 @@ def operator(app: Flask) -> factories.Api:
 def cast(app: Flask) -> factories.Cast:
     """Alice owns an account, Bob is a member of it, Charlie owns another one and is the outsider."""
     return factories.cast(app)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without a Chromium the browser tests are left out, said aloud; where BROWSER_TESTS=required they fail."""
+    if os.environ.get("BROWSER_TESTS") == "required" or any(map(shutil.which, BROWSERS)):
+        return
+    left_out = [item for item in items if item.get_closest_marker("browser")]
+    if left_out:
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
+        warning = pytest.PytestWarning("No Chromium: the browser tests were left out (apt-get install chromium).")
+        config.issue_config_time_warning(warning, stacklevel=2)

