@@ -18,6 +18,8 @@ HOT = "hot"
 OTHERS = 30
 _NEIGHBOURS = 12
 """How far back a client looks for another's request to repeat: done, under way or not begun."""
+_THINK = 0.1
+"""At most so many seconds between two requests of a client: the machine must also start servers."""
 _PATIENCE = 120
 """Seconds until a request that always meets a dead or busy server fails the test."""
 
@@ -193,6 +195,7 @@ class Client:
                 self.connection.abandon(number)
             else:
                 self.do(number)
+            time.sleep(self._choose.uniform(0, _THINK))
         self.connection.close()
         return self.observed
 

@@ -41,7 +41,7 @@ pytestmark = pytest.mark.slow
 
 PROCESSES = 4
 SECONDS = 14
-KILLS = 14
+KILLS = 12
 """The run goes on for so long and until so many kills have hit, whichever is later."""
 IDLE = [f"idle-{number}" for number in range(4)]
 """Accounts that no client touches: only jobs renew them and expire their lots."""
@@ -169,7 +169,7 @@ def _clients(installation: Installation) -> Iterator[list[Future[list[Observed]]
 def _wreck(installation: Installation) -> None:
     """Kill something at random, and put it back."""
     server = random.choice(installation.servers)
-    what = random.choices(["worker", "server", "both", "clean", "jobs"], [45, 25, 5, 10, 15])[0]
+    what = random.choices(["worker", "server", "both", "clean", "jobs"], [60, 18, 5, 7, 10])[0]
     if what == "worker":
         installation.happened["kills"] += server.kill_worker()
     elif what == "jobs":
