@@ -151,40 +151,53 @@ class _FileLock:
         self._threads = threading.Lock()
         self._descriptor: int | None = None
         self._pid = 0
-        self._holder: int | None = None
 
     def __enter__(self) -> None:
-        if self._holder == threading.get_ident():
-            raise RuntimeError("a write transaction inside a write transaction")
         self._threads.acquire()
-        self._holder = threading.get_ident()
         try:
             if self._descriptor is None or self._pid != os.getpid():
                 self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 self._pid = os.getpid()
             fcntl.flock(self._descriptor, fcntl.LOCK_EX)
         except BaseException:
-            self._holder = None
             self._threads.release()
             raise
 
     def __exit__(self, *_exception: object) -> None:
         assert self._descriptor is not None
         fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-        self._holder = None
         self._threads.release()
+
+
+class _OneAtATime(threading.local):
+    """Refuses a write transaction inside another of the same thread: they could wait for each other for ever."""
+
+    _writes = False
+
+    def __enter__(self) -> None:
+        if self._writes:
+            raise RuntimeError("a write transaction inside a write transaction")
+        self._writes = True
+
+    def __exit__(self, *_exception: object) -> None:
+        self._writes = False
+
+
+_one_at_a_time = _OneAtATime()
 
 
 @contextmanager
 def connection() -> Iterator[Connection]:
     """One write transaction on a bare connection: committed at the end, rolled back on any error.
 
-    What `db.session` has read so far is forgotten: it would be older than what is written here.
+    Raises RuntimeError inside another one of this thread. What `db.session` has read so far is forgotten: it would be
+    older than what is written here.
     """
     if db.session.registry.has():
         db.session.rollback()
     engine: Engine = current_app.extensions["write_engine"]
-    with current_app.extensions.get("writer_lock") or nullcontext(), engine.connect() as conn:
+    writer_lock = current_app.extensions.get("writer_lock") or nullcontext()
+    with _one_at_a_time, writer_lock, engine.connect() as conn:
         conn.begin()
         try:
             yield conn
