@@ -183,7 +183,7 @@ class Properties(fields.Field[str]):
 
 def _is_deep(value: Any) -> bool:
     level = [value]
-    for _ in range(_MAX_DEPTH):
+    for _ in range(_MAX_DEPTH + 1):
         level = [inner for outer in level for inner in _members(outer)]
         if not level:
             return False

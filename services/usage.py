@@ -124,13 +124,13 @@ def _locate(item: Item) -> None:
     """Find the item's account from facts that never change; whether the token still holds is asked under the lock."""
     identity = tokens.known(item.presented)
     item.capped = identity.cap is not None
-    if item.hold_id is not None:
-        item.account_id = _account_of_hold(item.hold_id, identity.account_id)
-        named = item.account_ref
-        if named is not None and accounts.account_for(identity.account_id, named) != item.account_id:
-            raise NotFound()
-    else:
-        item.account_id = accounts.account_for(identity.account_id, item.account_ref)
+    own = identity.account_id
+    if item.hold_id is None:
+        item.account_id = accounts.account_for(own, item.account_ref)
+        return
+    if item.account_ref is not None:
+        own = accounts.account_for(own, item.account_ref)
+    item.account_id = _account_of_hold(item.hold_id, own)
 
 
 def _account_of_hold(hold_id: str, own_account: str | None) -> str:
