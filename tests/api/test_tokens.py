@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -198,7 +199,7 @@ class TestNarrower:
 
     @pytest.fixture
     def keeper(self, app: Flask, acme: str, at: At) -> Api:
-        expires_at = at.forward(days=30)
+        expires_at = datetime(2026, 12, 21, 10, tzinfo=UTC)
         secret = factories.token(app, acme, "read", "tokens", cap=50_000_000, expires_at=expires_at)
         return Api(app, secret)
 
