@@ -24,7 +24,7 @@ import psycopg
 import sqlalchemy.exc
 from flask import Flask, current_app
 from sqlalchemy import Connection, Engine, event
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import ORMExecuteState, Session
 
 from errors import DatabaseBusy
 from extensions import db
@@ -105,6 +105,7 @@ def configure(app: Flask) -> None:
         isolation = {} if engine.dialect.name == "sqlite" else {"isolation_level": "REPEATABLE READ"}
         app.extensions["snapshot_engine"] = engine.execution_options(**isolation)
     event.listen(db.session, "before_flush", _refuse_flush)
+    event.listen(db.session, "do_orm_execute", _refuse_statement)
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
@@ -135,8 +136,16 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
+_ONLY_READS = "db.session only reads: write through database.transaction()"
+
+
 def _refuse_flush(_session: Session, _context: object, _instances: object) -> None:
-    raise RuntimeError("db.session only reads: write through database.transaction()")
+    raise RuntimeError(_ONLY_READS)
+
+
+def _refuse_statement(state: ORMExecuteState) -> None:
+    if state.is_insert or state.is_update or state.is_delete:
+        raise RuntimeError(_ONLY_READS)
 
 
 class _FileLock:
