@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from flask import current_app
 from sqlalchemy import Connection
 
 import database
@@ -21,6 +22,7 @@ from errors import (
     AccountClosed,
     AccountSuspended,
     CapReached,
+    DatabaseBusy,
     HoldNotOpen,
     IdempotencyConflict,
     InsufficientCredits,
@@ -36,6 +38,7 @@ from rows import run
 from services import accounts, credits, rates, tokens, waterfall
 from services.books import HOLDS, RECORDS, Book
 from services.credits import Books, Wanted
+from services.merging import Merger
 from services.tokens import Caller, Presented
 
 OLDEST = timedelta(days=35)
@@ -113,11 +116,26 @@ def spend(items: Sequence[Item]) -> list[Outcome]:
 
 
 def record(presented: Presented, account_ref: str | None, request: UsageRequest, hold_id: str | None = None) -> Outcome:
-    """Record one event (or capture a hold). Raises what refuses it."""
-    outcome = spend([Item(presented, account_ref, request, hold_id)])[0]
+    """Record one event (or capture a hold), together with those of other threads. Raises what refuses it."""
+    outcome = _merger()(Item(presented, account_ref, request, hold_id))
     if outcome.error is not None:
         raise outcome.error
     return outcome
+
+
+def _merger() -> Merger[Item, Outcome]:
+    """The process's own. SQLite has one writer, PostgreSQL works on two groups at a time."""
+    extensions = current_app.extensions
+    if "usage_merger" not in extensions:
+        leaders = 1 if database.is_sqlite() else 2
+        extensions.setdefault("usage_merger", Merger(spend, isolates=_comes_from_one, leaders=leaders))
+    merger: Merger[Item, Outcome] = extensions["usage_merger"]
+    return merger
+
+
+def _comes_from_one(error: BaseException) -> bool:
+    """Whether one of several items may have caused it: an outage is everybody's, and so is the end of the process."""
+    return isinstance(error, Exception) and not isinstance(error, (DatabaseBusy, *database.OUTAGES))
 
 
 def _locate(item: Item) -> None:

@@ -1,0 +1,124 @@
+"""Calls that share a transaction: each gets its own answer, whatever happens to the others."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from flask import Flask
+
+from errors import DatabaseBusy
+from services import usage
+from services.merging import Merger
+from services.tokens import parse
+from services.usage import UsageRequest
+from tests import factories
+
+
+class Work:
+    """Doubles numbers, slowly enough for company to arrive. 13 is a bad one, 99 finds the database gone."""
+
+    def __init__(self) -> None:
+        self.groups: list[list[int]] = []
+        self.running = 0
+        self.most = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, items: Sequence[int]) -> list[int]:
+        with self._lock:
+            self.running += 1
+            self.most = max(self.most, self.running)
+        try:
+            time.sleep(0.01)
+            if 13 in items:
+                raise ValueError("13")
+            if 99 in items:
+                raise DatabaseBusy()
+            self.groups.append(list(items))
+            return [item * 2 for item in items]
+        finally:
+            with self._lock:
+                self.running -= 1
+
+
+def merger(work: Work, **values: int) -> Merger[int, int]:
+    return Merger(work, isolates=lambda error: isinstance(error, ValueError), **values)
+
+
+def together(call: Callable[[int], int], items: Sequence[int]) -> list[int | Exception]:
+    def one(item: int) -> int | Exception:
+        try:
+            return call(item)
+        except Exception as error:
+            return error
+
+    with ThreadPoolExecutor(len(items)) as pool:
+        return list(pool.map(one, items))
+
+
+@pytest.mark.parametrize("leaders", [1, 2, 5])
+def test_everybody_gets_their_own_result_once(leaders: int) -> None:
+    work = Work()
+    call = merger(work, leaders=leaders, largest=7)
+    items = list(range(100, 140))
+    for _ in range(5):
+        work.groups.clear()
+        assert together(call, items) == [item * 2 for item in items]
+        assert sorted(item for group in work.groups for item in group) == items
+        assert max(map(len, work.groups)) <= 7
+    assert 1 <= work.most <= leaders
+    assert len(work.groups) < len(items)
+
+
+def test_a_lone_call_is_done_at_once_and_alone() -> None:
+    work = Work()
+    call = merger(work)
+    assert [call(1), call(2)] == [2, 4]
+    assert work.groups == [[1], [2]]
+
+
+def test_one_bad_call_spoils_nobody_elses() -> None:
+    work = Work()
+    answers = together(merger(work), [1, 2, 13, 3, 4])
+    assert [answers[0], answers[1], answers[3], answers[4]] == [2, 4, 6, 8]
+    assert isinstance(answers[2], ValueError)
+
+
+def test_an_outage_is_told_to_everybody_without_trying_each() -> None:
+    work = Work()
+    call = merger(work)
+    answers = together(call, [99] * 6)
+    assert all(isinstance(answer, DatabaseBusy) for answer in answers)
+    assert call(5) == 10
+
+
+def test_the_lead_is_never_lost() -> None:
+    """Errors in between, many rounds, more threads than leaders: whoever calls afterwards is answered."""
+    work = Work()
+    call = merger(work, leaders=2, largest=3)
+    for _ in range(5):
+        together(call, [1, 13, 99, 2, 13, 3, 99, 4])
+    assert together(call, [7, 8]) == [14, 16]
+
+
+def test_concurrent_usage_is_decided_one_by_one(app: Flask) -> None:
+    """Forty calls of one credit on thirty: thirty are recorded, ten refused, and the sum is exact."""
+    account = factories.account(app, credits=30)
+    presented = parse(f"Bearer {factories.token(app, account)}", None)
+
+    def spend(number: int) -> int:
+        with app.app_context():
+            usage.record(presented, None, UsageRequest(credits=1_000_000, idempotency_key=f"k{number}"))
+        return number
+
+    answers = together(spend, range(40))
+    refused = [answer for answer in answers if isinstance(answer, Exception)]
+    assert len(refused) == 10
+    assert {getattr(error, "code", error) for error in refused} == {"insufficient_credits"}
+    operator = factories.Api(app, factories.service_token(app))
+    assert operator.get(f"/balance?account={account}").json["available"] == 0
+    listed = operator.get(f"/usage/records?account={account}&limit=100").json["data"]
+    assert [record["credits"] for record in listed if record["recorded_at"]].count(1) == 30
