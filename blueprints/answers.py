@@ -199,4 +199,5 @@ ANSWERS: dict[str, Schema] = {
     "Token": _object(_TOKEN),
     "NewToken": _object(_TOKEN | {"token": _STRING}),
     "TokenList": _list("Token"),
+    "OpenApi": {"type": "object", "required": ["openapi", "info", "paths", "components"]},
 }

@@ -11,6 +11,7 @@ from apispec.ext.marshmallow import MarshmallowPlugin
 from flask import Blueprint, Response
 
 import errors
+from amounts import MAX_CREDITS, to_credits
 from blueprints import fields
 from blueprints.answers import ANSWERS
 from blueprints.auth import guard
@@ -18,11 +19,16 @@ from blueprints.wire import Operation, answer, operations
 
 blueprint = Blueprint("openapi", __name__)
 
-_NUMBER = {"type": "number"}
+_AMOUNT = {
+    "type": ["number", "string"],
+    "minimum": 0,
+    "maximum": MAX_CREDITS,
+    "pattern": "^[0-9]{1,40}(\\.[0-9]{1,40})?$",
+}
 _FIELD_SCHEMAS: dict[type, dict[str, Any]] = {
-    fields.Credits: {"type": ["number", "string"], "minimum": 0, "maximum": 1_000_000_000},
-    fields.Quantity: {"type": ["number", "string"], "minimum": 0, "maximum": 1_000_000_000},
-    fields.Cost: {"type": ["number", "string"], "minimum": 0, "maximum": 1_000_000_000},
+    fields.Credits: _AMOUNT,
+    fields.Quantity: _AMOUNT,
+    fields.Cost: _AMOUNT,
     fields.StrictInteger: {"type": "integer"},
     fields.QueryInteger: {"type": "integer"},
     fields.StrictBoolean: {"type": "boolean"},
@@ -41,14 +47,22 @@ def document() -> Response:
     return answer(build())
 
 
+document.operation = Operation(  # type: ignore[attr-defined]
+    summary="This document", scope=None, public=True, answers={200: "OpenApi"}
+)
+
+
 def _attributes(self: Any, field: Any, **_kwargs: Any) -> dict[str, Any]:
     """What apispec can not know of our fields."""
     known = _FIELD_SCHEMAS.get(type(field))
     if known is None:
         return {}
     schema = dict(known)
-    if isinstance(field, fields.Credits) and field.positive:
-        schema["exclusiveMinimum"] = schema.pop("minimum")
+    if isinstance(field, fields.Credits):
+        if field.positive:
+            schema["exclusiveMinimum"] = schema.pop("minimum")
+        if isinstance(field.load_default, int):
+            schema["default"] = to_credits(field.load_default)
     if isinstance(field, fields.StrictInteger):
         schema |= {"minimum": field.low, "maximum": field.high}
     if isinstance(field, fields.Choice):
@@ -59,7 +73,12 @@ def _attributes(self: Any, field: Any, **_kwargs: Any) -> dict[str, Any]:
             schema["pattern"] = f"^{field.pattern.pattern}$"
     if isinstance(field, fields.UtcTime) and field.dates:
         schema = {"type": "string", "description": "An RFC 3339 time, or a date as midnight UTC."}
-    return schema
+    return _nullable(schema) if field.allow_none else schema
+
+
+def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
+    types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    return {**schema, "type": [*types, "null"]}
 
 
 def _inline(_schema: Any) -> str:
@@ -109,8 +128,11 @@ def _operation(method: str, path: str, operation: Operation, plugin: Marshmallow
         "operationId": _operation_id(method, path),
         "parameters": parameters,
         "responses": _responses(operation),
-        "x-scope": operation.scope,
     }
+    if operation.public:
+        described["security"] = []
+    else:
+        described["x-scope"] = operation.scope
     if operation.body is not None:
         schema = {**plugin.converter.schema2jsonschema(operation.body), "additionalProperties": False}
         described["requestBody"] = {

@@ -43,6 +43,7 @@ class Operation:
     answers: Mapping[int, str] = field(default_factory=dict)
     keyed: bool = False
     body_required: bool = True
+    public: bool = False
 
 
 def endpoint(
