@@ -168,7 +168,7 @@ class TestScopes:
         ("body", "field"),
         [
             ({"scopes": []}, "scopes"),
-            ({"scopes": ["admin"]}, "scopes"),
+            ({"scopes": ["admin"]}, "scopes.0"),
             ({"scopes": ["read", "fly"]}, "scopes.1"),
             ({"scopes": [["read"]]}, "scopes.0"),
             ({"scopes": "read"}, "scopes"),
