@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -35,9 +36,13 @@ def collect(seen: list[Observed]) -> Promises:
         created[key] += status == 201
         if status in (200, 201):
             told[key].add(answer)
-    assert {key: answers for key, answers in told.items() if len(answers) > 1} == {}
-    assert [key for key, times in created.items() if times > 1] == []
+    _none([(key, *answers) for key, answers in told.items() if len(answers) > 1], "answered in two ways")
+    _none([key for key, times in created.items() if times > 1], "answered 201 more than once")
     return Promises({key: only for key, (only,) in told.items()}, statuses[402], statuses[200])
+
+
+def _none(wrong: Collection[object], what: str) -> None:
+    assert not wrong, f"{len(wrong)} {what}: {sorted(wrong, key=str)[:5]}"
 
 
 @dataclass
@@ -79,21 +84,20 @@ def check_records(books: Books, promises: Promises) -> None:
     _check_family("grants", [lot for lot in books.lots if lot.idempotency_key], promises)
     for record in books.records:
         answer = json.loads(promises.answers[f"usage/{record.idempotency_key}"])
-        assert (record.id, record.account_id) == (answer["id"], answer["account"])
-        assert record.charged == _micros(answer["credits"]), record
-        consumed = {name: _micros(amount) for name, amount in answer["consumed"].items()}
-        assert {name: getattr(record, name) for name in consumed} == consumed, record
-    assert {hold.id for hold in books.holds} == {
-        json.loads(answer)["id"] for key, answer in promises.answers.items() if key.startswith("holds/")
-    }
+        promised = {"id": answer["id"], "account_id": answer["account"], "charged": _micros(answer["credits"])}
+        promised |= {name: _micros(amount) for name, amount in answer["consumed"].items()}
+        kept = {name: getattr(record, name) for name in promised}
+        assert kept == promised, f"a record is {kept}, its client was told {promised}"
+    held = {json.loads(answer)["id"] for key, answer in promises.answers.items() if key.startswith("holds/")}
+    _none({hold.id for hold in books.holds} ^ held, "holds that are not what was acknowledged")
 
 
 def _check_family(family: str, rows: list[Row[Any]], promises: Promises) -> None:
     kept = Counter(f"{family}/{row.idempotency_key}" for row in rows)
     told = {key for key in promises.answers if key.startswith(f"{family}/")}
-    assert told - kept.keys() == set(), "acknowledged, but not in the books"
-    assert kept.keys() - told == set(), "in the books, but refused or never acknowledged"
-    assert [key for key, times in kept.items() if times > 1] == [], "counted more than once"
+    _none(told - kept.keys(), "acknowledged, but not in the books")
+    _none(kept.keys() - told, "in the books, but refused or never acknowledged")
+    _none([key for key, times in kept.items() if times > 1], "counted more than once")
 
 
 def _micros(amount: str) -> int:
@@ -108,11 +112,12 @@ def check_lots(books: Books) -> None:
             consumed[record.account_id, kind] += getattr(record, kind)
     lost: Counter[tuple[str, str]] = Counter()
     for lot in books.lots:
-        assert 0 <= lot.remaining <= lot.issued - lot.removed, lot
+        assert 0 <= lot.remaining <= lot.issued - lot.removed, f"impossible: {lot}"
         lost[lot.account_id, lot.kind] += lot.issued - lot.remaining - lot.removed
-    assert +consumed == +lost
+    wrong = [(key, consumed[key], lost[key]) for key in consumed.keys() | lost.keys() if consumed[key] != lost[key]]
+    _none(wrong, "kinds whose lots lost another sum than the records consumed")
     periods = Counter((lot.account_id, lot.period_start) for lot in books.lots if lot.kind == "allowance")
-    assert [period for period, times in periods.items() if times > 1] == []
+    _none([period for period, times in periods.items() if times > 1], "periods with two allowances")
 
 
 def tally(books: Books, idle: list[str]) -> Counter[str]:
