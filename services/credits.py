@@ -356,20 +356,26 @@ def short_balance(book: Book) -> dict[str, Any]:
 
 
 @contextmanager
-def current(account_id: str, wanted: Wanted | None = None) -> Iterator[Book]:
-    """The account's book as it is now, from one snapshot and without a lock; what is done to it is never written.
+def snapshot(account_id: str, wanted: Wanted | None = None) -> Iterator[tuple[Connection, Book]]:
+    """The account's book as it is now, without a lock, and the connection whose reads see the same moment.
 
-    Raises AccountNotFound.
+    What is due has been written. What is done to the book never is. Raises AccountNotFound, DatabaseBusy.
     """
     for _ in range(2):
         with database.snapshot() as conn:
-            books = read(conn, [account_id], wanted or Wanted(), catalog.current(), lock=False)
-            book = books[account_id]
+            book = read(conn, [account_id], wanted or Wanted(), catalog.current(), lock=False)[account_id]
             if not _is_due(book):
-                yield book
+                yield conn, book
                 return
         touch(account_id)
     raise DatabaseBusy()
+
+
+@contextmanager
+def current(account_id: str, wanted: Wanted | None = None) -> Iterator[Book]:
+    """The book of `snapshot` alone."""
+    with snapshot(account_id, wanted) as (_, book):
+        yield book
 
 
 def _is_due(book: Book) -> bool:
@@ -386,14 +392,9 @@ def refresh(account_id: str) -> None:
 
 def balance(account_id: str) -> dict[str, Any]:
     """GET /balance: what the account has, by kind, from one snapshot. Raises AccountNotFound."""
-    for _ in range(2):
-        with database.snapshot() as conn:
-            book = read(conn, [account_id], Wanted(), catalog.current(), lock=False)[account_id]
-            if not _is_due(book):
-                issued = {row[0]: row[1] for row in conn.execute(_ISSUED, {"account_id": account_id})}
-                return _full_balance(book, issued)
-        touch(account_id)
-    raise DatabaseBusy()
+    with snapshot(account_id) as (conn, book):
+        issued = {row[0]: row[1] for row in conn.execute(_ISSUED, {"account_id": account_id})}
+        return _full_balance(book, issued)
 
 
 _ISSUED = (
