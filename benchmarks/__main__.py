@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress, TimeElapsedColumn
 
-from benchmarks import report, rows, stores
+from benchmarks import plan, report, rows, stores
 from benchmarks.figures import BenchmarkError
 from benchmarks.report import Observation, Result
 from benchmarks.site import Pace, Site, bare_servers, open_site
@@ -36,6 +36,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rows", metavar="NAME,…", help=f"only these: {', '.join(rows.NAMES)}")
     parser.add_argument("--rounds", type=int, metavar="N", help="how often each row is measured (5)")
     parser.add_argument("--seconds", type=float, metavar="S", help="how long one measurement takes (2)")
+    parser.add_argument(
+        "--full", type=int, default=0, metavar="RECORDS", help="also with so many old records (5000000: some GB)"
+    )
+    parser.add_argument("--soak", type=float, default=0.0, metavar="MINUTES", help="then watch the memory")
     parser.add_argument("--folder", type=Path, help="where the databases are made: a disk, not memory")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there too")
     chosen = parser.parse_args()
@@ -44,6 +48,8 @@ def _arguments() -> argparse.Namespace:
         unknown = sorted(set(chosen.rows) - set(rows.NAMES))
         if unknown:
             parser.error(f"no such row: {', '.join(unknown)}")
+    if chosen.full and chosen.full < 10_000:
+        parser.error("--full is 0, or one record for each of 10,000 accounts at least")
     if (chosen.rounds or 1) < 1 or (chosen.seconds or 1) < 0.5:
         parser.error("at least one round, and half a second a measurement")
     return chosen
@@ -56,6 +62,8 @@ def _pace(chosen: argparse.Namespace) -> Pace:
         seconds=chosen.seconds or pace.seconds,
         rounds=chosen.rounds or pace.rounds,
         accounts=pace.accounts,
+        full=chosen.full,
+        soak=chosen.soak,
     )
 
 
@@ -71,9 +79,9 @@ def _refuse_memory(folder: Path) -> None:
         raise BenchmarkError(f"{folder} is kept in memory ({kind}): name a folder on a disk with --folder")
 
 
-def _measure(site: Site, result: Result, plan: list[rows.Row], number: int, progress: Progress) -> None:
+def _measure(site: Site, result: Result, steps: list[rows.Row], number: int, progress: Progress) -> None:
     """One round; the odd ones go backwards, so that a drift of the machine does not favour anyone."""
-    places = list(enumerate(plan))
+    places = list(enumerate(steps))
     task = progress.task_ids[0]
     for place, row in places if number % 2 == 0 else reversed(places):
         progress.update(task, description=f"{site.store.kind}, round {number + 1}: {row.title}")
@@ -84,7 +92,7 @@ def _measure(site: Site, result: Result, plan: list[rows.Row], number: int, prog
 def _run(chosen: argparse.Namespace, folder: Path, console: Console) -> list[Result]:
     pace = _pace(chosen)
     kinds = stores.KINDS if chosen.database == "both" else (chosen.database,)
-    plans = {kind: rows.plan(kind, chosen.rows, quick=chosen.quick) for kind in kinds}
+    plans = {kind: plan.one_round(kind, chosen.rows, quick=chosen.quick, full=bool(pace.full)) for kind in kinds}
     results: list[Result] = []
     with ExitStack() as stack:
         progress = stack.enter_context(
@@ -96,18 +104,23 @@ def _run(chosen: argparse.Namespace, folder: Path, console: Console) -> list[Res
                 disable=not console.is_terminal,
             )
         )
-        steps = pace.rounds * sum(len(plan) for plan in plans.values())
-        progress.add_task("setting up", total=steps)
+        total = pace.rounds * sum(len(steps) for steps in plans.values())
+        task = progress.add_task("setting up", total=total)
+
+        def tell(records: int) -> None:
+            progress.update(task, description=f"setting up: {records:,} old records")
+
         bare = stack.enter_context(bare_servers(folder))
-        sites = [stack.enter_context(open_site(kind, pace, folder / kind, bare)) for kind in kinds]
+        sites = [stack.enter_context(open_site(kind, pace, folder / kind, bare, tell)) for kind in kinds]
         results = [Result(site.store.kind, site.store.version()) for site in sites]
         for number in range(pace.rounds):
             for site, result in zip(sites, results, strict=True):
                 _measure(site, result, plans[site.store.kind], number, progress)
         for site, result in zip(sites, results, strict=True):
-            progress.update(progress.task_ids[0], description=f"{site.store.kind}: checking the books")
+            progress.update(task, description=f"{site.store.kind}: memory under load, then the books")
+            site.soak()
             site.finish()
-            result.memory, result.records = site.memory, site.books.records
+            result.memory, result.records = site.memory, site.records
     return results
 
 

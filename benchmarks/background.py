@@ -19,7 +19,8 @@ from jobs import registry
 
 _ACCOUNTS = 20
 _PERIOD = 1.0
-"""Seconds."""
+_LIFE = 3.0
+"""Seconds: of one turn, and of a lot, which must still be in the future when a slow server reads of it."""
 
 
 class _Api:
@@ -36,10 +37,10 @@ class _Api:
 
 
 def _make_work(api: _Api, names: list[str]) -> None:
-    end = (datetime.now(UTC) + timedelta(seconds=_PERIOD)).isoformat()
     for name in names:
+        end = (datetime.now(UTC) + timedelta(seconds=_LIFE)).isoformat()
         api.post(f"/accounts/{name}/grants", {"credits": 3, "reason": "bench", "expires_at": end})
-        api.post("/holds", {"account": name, "credits": 1, "ttl_seconds": 1})
+        api.post("/holds", {"account": name, "credits": 1, "ttl_seconds": int(_LIFE)})
 
 
 def _wait_for_end(ended: threading.Event) -> None:

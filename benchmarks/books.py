@@ -27,9 +27,9 @@ def drive(load: Load) -> Outcome:
 class Books:
     """What each account was given and what was acknowledged since."""
 
-    def __init__(self, token: str, accounts: int) -> None:
+    def __init__(self, token: str, names: list[str]) -> None:
         self.token = token
-        self.names = [f"bench-{number:05d}" for number in range(accounts)]
+        self.names = names
         self._before: dict[str, Decimal] = {}
         self._accepted: Counter[str] = Counter()
 
@@ -53,6 +53,9 @@ class Books:
                 limit=1,
             )
         )
+
+    def open(self, port: int) -> None:
+        """Note what every account has before the first measurement."""
         self._before = {name: available(port, self.token, name) for name in self.names}
 
     def count(self, accepted: Mapping[str, int], records: int) -> None:

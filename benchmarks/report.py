@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.figures import Figure, Spread, spread
-from benchmarks.rows import ROWS, TARGETS, Row, Target
+from benchmarks.rows import ROWS, Row
+from benchmarks.targets import TARGETS, Target
 
 
 @dataclass(frozen=True, slots=True)

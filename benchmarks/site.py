@@ -4,42 +4,56 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks import requests, serving, stores
 from benchmarks.books import Books, drive
 from benchmarks.figures import BenchmarkError, Figure, figure
+from benchmarks.fill import fill
 from benchmarks.load import Load
 from benchmarks.raw_postgresql import Floor
-from benchmarks.rows import Row
+from benchmarks.rows import ROWS, Row
 from benchmarks.serving import Server, child
 from settings import ROOT
 
 _CONFIGURATION = ["--config", "gunicorn.conf.py"]
 _BARE = ["--config", "benchmarks/bare_gunicorn.py", "benchmarks.bare:app"]
+_OLD, _OLD_EACH = 5_000, 500
+"""Old records of the ordinary books, in all and by account."""
+_FULL_ACCOUNTS = 10_000
+Tell = Callable[[int], None]
+"""Is called with the number of old records written so far."""
 _SYNC = ["--worker-class", "sync", "--threads", "1"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """How long one measurement takes (seconds), how often all are repeated, and how many accounts there are."""
+    """How long one measurement takes (seconds), how often all are repeated, and how many accounts there are.
+
+    `full` is how many old records the second, full server has in its books (0: there is none); `soak` is how many
+    minutes the memory is watched under load.
+    """
 
     warm_up: float
     seconds: float
     rounds: int
     accounts: int
+    full: int = 0
+    soak: float = 0.0
 
 
 @dataclass(slots=True)
 class Site:
-    """`servers` are by what a row's `on` says."""
+    """`servers` and `books` are by what a row's `on` says; `old` are the accounts with old records on `server`."""
 
     store: stores.Store
     floor_store: stores.Store
-    books: Books
+    books: Mapping[str, Books]
+    old: list[str]
     servers: Mapping[str, Server]
     env: Mapping[str, str]
     folder: Path
@@ -59,21 +73,29 @@ class Site:
             return self._http(row)
 
     def _http(self, row: Row) -> Figure:
+        books = self.books.get(row.on)
         load = Load(
             port=self.servers[row.on].port,
             kind=row.load,
             connections=row.clients,
-            accounts=self.books.hot if row.hot else self.books.names,
-            token=self.books.token if row.on == "server" else "",
+            accounts=self._accounts(row, books),
+            token=books.token if books else "",
             run=f"{row.name}-{self._runs}",
             size=row.size,
             warm_up=self.pace.warm_up,
             seconds=self.pace.seconds,
         )
         outcome = drive(load)
-        if row.load in ("usage", "batch"):
-            self.books.count(outcome.accepted, row.size)
+        if books and row.load in ("usage", "batch"):
+            books.count(outcome.accepted, row.size)
         return figure(outcome.latencies, outcome.seconds, row.size, outcome.busy)
+
+    def _accounts(self, row: Row, books: Books | None) -> list[str]:
+        if books is None:
+            return [""]
+        if row.who == "old" and row.on == "server":
+            return self.old
+        return books.hot if row.who == "hot" else books.names
 
     def _raw(self, row: Row) -> Figure:
         if self.floor is not None:
@@ -97,7 +119,7 @@ class Site:
         try:
             assert process.stdin is not None
             assert process.stdout is not None
-            process.stdin.write(f"{self.books.token}\n")
+            process.stdin.write(f"{self.books['server'].token}\n")
             process.stdin.flush()
             if process.stdout.readline() != "ready\n":
                 raise BenchmarkError(f"the jobs do not start:\n{process.communicate()[1][-2000:]}")
@@ -109,37 +131,70 @@ class Site:
             process.kill()
             process.wait()
 
+    def soak(self) -> None:
+        """Watch the memory of a worker under `single-many` for the pace's minutes."""
+        server, sizes = self.servers["server"], []
+        row = ROWS[self.store.kind, "single-many"]
+        ends = time.monotonic() + self.pace.soak * 60
+        while time.monotonic() < ends:
+            self.measure(row)
+            sizes.append(server.memory("VmRSS"))
+        if sizes:
+            self.memory["memory-growth"] = round(sizes[-1] / sizes[len(sizes) // 10], 3)
+
+    @property
+    def records(self) -> int:
+        """Acknowledged records so far."""
+        return sum(books.records for books in self.books.values())
+
     def finish(self) -> None:
         """Prove the books: every balance by the API, every number by the ledger. Raises BenchmarkError."""
-        server = self.servers["server"]
-        self.memory["memory-load"] = server.memory("VmHWM")
-        self.books.check(server.port)
+        self.memory["memory-load"] = self.servers["server"].memory("VmHWM")
+        for name, books in self.books.items():
+            books.check(self.servers[name].port)
         serving.flask(["ledger", "verify"], self.env)
 
 
 @contextmanager
-def open_site(kind: str, pace: Pace, folder: Path, bare: Mapping[str, Server]) -> Iterator[Site]:
-    """A migrated database of that kind with accounts in it, served; a copy of it for the raw floor."""
+def open_site(kind: str, pace: Pace, folder: Path, bare: Mapping[str, Server], tell: Tell) -> Iterator[Site]:
+    """A migrated database of that kind with accounts in it, served; copies of it for the raw floor and full books."""
     folder.mkdir()
     instance = folder / "instance"
     instance.mkdir()
     (instance / "catalog.toml").write_text(requests.CATALOG)
-    with stores.fresh(kind, folder) as store:
+    with ExitStack() as stack:
+        store = stack.enter_context(stores.fresh(kind, folder))
         env = serving.environment(instance, DATABASE_URL=store.url)
-        serving.flask(["db", "upgrade"], env)
-        printed = serving.flask(
-            ["tokens", "create", "--service", "--scopes", "read,write,admin", "--name", "bench"], env
-        )
-        books = Books(printed.split()[-1], pace.accounts)
-        with _serve("set-up", env, folder) as server:
-            books.set_up(server.port)
+        books = _set_up(env, pace.accounts, folder)
         floor_store = store.copy("floor")
-        with _serve("server", env, folder) as server:
-            site = Site(store, floor_store, books, {**bare, "server": server}, env, folder, pace)
-            if kind == "postgresql":
-                site.floor = Floor(floor_store, folder)
-            site.memory["memory-idle"] = server.memory("VmRSS")
-            yield site
+        if pace.full:
+            full_store = store.copy("full")
+            per_account = max(1, pace.full // _FULL_ACCOUNTS)
+            names = fill(full_store, books.names[0], _FULL_ACCOUNTS, per_account, tell)
+            full_env = {**env, "DATABASE_URL": full_store.url}
+        old = fill(store, books.names[0], _OLD // _OLD_EACH, _OLD_EACH)
+        server = stack.enter_context(_serve("server", env, folder))
+        site = Site(store, floor_store, {"server": books}, old, {**bare, "server": server}, env, folder, pace)
+        if pace.full:
+            site.servers = {**site.servers, "full": stack.enter_context(_serve("full", full_env, folder))}
+            site.books = {**site.books, "full": Books(books.token, names)}
+        if kind == "postgresql":
+            site.floor = Floor(floor_store, folder)
+        site.memory["memory-idle"] = server.memory("VmRSS")
+        for name, opened in site.books.items():
+            opened.open(site.servers[name].port)
+        yield site
+
+
+def _set_up(env: Mapping[str, str], accounts: int, folder: Path) -> Books:
+    """Migrate, make a token, and have a server make the accounts."""
+    serving.flask(["db", "upgrade"], env)
+    asked = ["tokens", "create", "--service", "--scopes", "read,write,admin", "--name", "bench"]
+    token = serving.flask(asked, env).split()[-1]
+    books = Books(token, [f"bench-{number:05d}" for number in range(accounts)])
+    with _serve("set-up", env, folder) as server:
+        books.set_up(server.port)
+    return books
 
 
 @contextmanager
