@@ -28,6 +28,9 @@ class StrictSchema(marshmallow.Schema):
     class Meta:
         unknown = marshmallow.RAISE
 
+    judges_text_of: str | None = None
+    """A field that may arrive with text which can not be stored: the view refuses only the part that has it."""
+
     def load_strict(self, data: Any) -> Any:
         """Raises ValidationError."""
         try:

@@ -16,11 +16,12 @@ from errors import MalformedJson, ValidationError
 _MAX_INTEGER_DIGITS = 400
 
 
-def parse(raw: bytes) -> Any:
+def parse(raw: bytes, unchecked: str | None = None) -> Any:
     """The JSON document, numbers with a fraction or exponent as Decimal.
 
     Raises MalformedJson for anything that is not one strict JSON document (NaN, duplicate names, broken UTF-8, nesting
-    too deep to read), ValidationError for text that no database can keep.
+    too deep to read), ValidationError for text that no database can keep. The member `unchecked` of an object may hold
+    such text: its parts are for the caller to judge with `check_text`.
     """
     try:
         value = json.loads(
@@ -39,11 +40,16 @@ def parse(raw: bytes) -> Any:
     except (ValueError, ArithmeticError):
         raise MalformedJson() from None
     if b"\\u" in raw:  # the only way to write what the strict parser does not refuse itself
-        try:
-            _refuse_unstorable(value, "")
-        except RecursionError:
-            raise MalformedJson("The body is nested too deeply.") from None
+        check_text({**value, unchecked: None} if unchecked and isinstance(value, dict) else value)
     return value
+
+
+def check_text(value: Any) -> None:
+    """Raises ValidationError for text that no database can keep, MalformedJson where it is nested too deeply."""
+    try:
+        _refuse_unstorable(value, "")
+    except RecursionError:
+        raise MalformedJson("The body is nested too deeply.") from None
 
 
 def _integer(text: str) -> int | Decimal:

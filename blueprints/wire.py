@@ -19,6 +19,7 @@ from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import HTTPException
 
 import errors
+import metrics
 from blueprints import jsonio
 from blueprints.fields import StrictSchema
 from database import OUTAGES
@@ -125,7 +126,7 @@ def _arguments(
 ) -> list[dict[str, Any]]:
     arguments = []
     if body is not None:
-        arguments.append(body.load_strict(read_json(limit, optional_body)))
+        arguments.append(body.load_strict(read_json(limit, optional_body, body.judges_text_of)))
     if query is not None:
         arguments.append(query.load_strict(_query()))
     return arguments
@@ -138,7 +139,7 @@ def _query() -> dict[str, str]:
     return request.args.to_dict()
 
 
-def read_json(limit: int = BODY_LIMIT, optional: bool = False) -> dict[str, Any]:
+def read_json(limit: int = BODY_LIMIT, optional: bool = False, unchecked: str | None = None) -> dict[str, Any]:
     """The request's JSON object. Raises PayloadTooLarge, UnsupportedMediaType, MalformedJson, ValidationError."""
     if (request.content_length or 0) > limit:
         raise errors.PayloadTooLarge(f"At most {limit} bytes.")
@@ -149,7 +150,7 @@ def read_json(limit: int = BODY_LIMIT, optional: bool = False) -> dict[str, Any]
         return {}
     if request.mimetype != "application/json":
         raise errors.UnsupportedMediaType()
-    value = jsonio.parse(raw)
+    value = jsonio.parse(raw, unchecked)
     if not isinstance(value, dict):
         raise ValidationError({"body": ["Must be an object."]})
     return value
@@ -226,6 +227,7 @@ def problem(error: SpillwayError) -> dict[str, Any]:
 
 def _render(error: SpillwayError) -> Response:
     if wants_problem():
+        metrics.refused(error.code)
         response = Response(jsonio.dumps(problem(error)), status=error.status, mimetype="application/problem+json")
     else:
         response = Response(render_template("errors.html", error=error), status=error.status, mimetype="text/html")

@@ -9,7 +9,9 @@ from typing import Any
 from flask import Blueprint, Response
 
 import clock
+import metrics
 import settings
+from blueprints import jsonio
 from blueprints.usage import schemas
 from blueprints.wire import (
     BATCH_LIMIT,
@@ -79,7 +81,14 @@ def _record(presented: Presented, body: dict[str, Any], hold_id: str | None) -> 
     _check_reserved(presented, body.pop("sent"))
     outcome = usage.record(presented, account, UsageRequest(**body), hold_id)
     assert outcome.record is not None
+    _count([outcome])
     return answer(records.answer(outcome.record), 201, replayed=outcome.replayed)
+
+
+def _count(outcomes: Collection[Outcome]) -> None:
+    """For the metrics; a refusal of a whole request is counted where it is rendered."""
+    new = [outcome.record for outcome in outcomes if outcome.record is not None and not outcome.replayed]
+    metrics.used(new, sum(outcome.replayed for outcome in outcomes))
 
 
 @endpoint(
@@ -105,6 +114,7 @@ def post_batch(caller: Caller, body: dict[str, Any]) -> Response:
             outcome.error = error
     for (_, outcome), decided in zip(items, usage.spend([item for item, _ in items]), strict=True):
         outcome.record, outcome.replayed, outcome.error = decided.record, decided.replayed, decided.error
+    _count(outcomes)
     results = [_batch_result(outcome) for outcome in outcomes]
     accepted = sum(outcome.record is not None for outcome in outcomes)
     return answer({"results": results, "accepted": accepted, "refused": len(results) - accepted})
@@ -113,6 +123,7 @@ def post_batch(caller: Caller, body: dict[str, Any]) -> Response:
 def _batch_item(presented: Presented, raw: Any, account: str | None, position: int) -> Item:
     if not isinstance(raw, dict):
         raise ValidationError({f"records.{position}": ["Must be an object."]})
+    jsonio.check_text(raw)
     loaded = _USAGE.load_strict(raw)
     ref = loaded.pop("account", None) or account
     _check_reserved(presented, loaded.pop("sent"))
@@ -122,6 +133,7 @@ def _batch_item(presented: Presented, raw: Any, account: str | None, position: i
 def _batch_result(outcome: Outcome) -> dict[str, Any]:
     if outcome.record is None:
         assert outcome.error is not None
+        metrics.refused(outcome.error.code)
         return {"status": outcome.error.status, "error": problem(outcome.error)}
     body = records.answer(outcome.record)
     if outcome.replayed:

@@ -86,7 +86,9 @@ class BatchSchema(StrictSchema):
     """The records are validated one by one, so that a bad one is refused alone."""
 
     account = AccountRef()
-    records = fields.List(fields.Raw(), required=True)
+    records = fields.List(fields.Raw(allow_none=True), required=True)
+
+    judges_text_of = "records"
 
     @validates_schema
     def has_records(self, data: dict[str, Any], **_kwargs: Any) -> None:

@@ -300,8 +300,7 @@ def test_finished_work_leaves_open_holds_their_credits(service: Api) -> None:
 def test_a_grant_settles_what_no_lot_had_covered_if_the_operator_wants_it(operator: Api) -> None:
     open_account(operator)
     first, second = (
-        operator.post("/usage", {"account": "acme", "credits": much, "enforce": False}).json["id"]
-        for much in (10, 20)
+        operator.post("/usage", {"account": "acme", "credits": much, "enforce": False}).json["id"] for much in (10, 20)
     )
     set_plan(operator, "acme", included_credits=5)
     assert balance(operator)["unfunded"] == 30

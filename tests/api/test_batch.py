@@ -1,0 +1,213 @@
+"""POST /usage/batch: each record on its own, in order, and safe to send again."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from tests.api.helpers import (
+    NO_SIGNUP,
+    account_api,
+    at_once,
+    balance,
+    books,
+    grant,
+    invalid,
+    ledger,
+    open_account,
+    operate,
+    refused,
+    untouched,
+)
+from tests.factories import Api, service_token
+from tests.moments import At
+
+pytestmark = NO_SIGNUP
+
+
+def batch(api: Api, *records: Any) -> Any:
+    answer = api.post("/usage/batch", {"records": records})
+    assert answer.status == 200, answer
+    body = answer.json
+    assert len(body["results"]) == len(records)
+    assert body["accepted"] + body["refused"] == len(records)
+    assert body["accepted"] == sum(result["status"] < 300 for result in body["results"])
+    return body
+
+
+def statuses(body: Any) -> list[int]:
+    return [result["status"] for result in body["results"]]
+
+
+def of(ref: str, credits: Any, **more: Any) -> dict[str, Any]:
+    return {"account": ref, "credits": credits, **more}
+
+
+def test_each_record_is_decided_on_its_own_and_in_order(operator: Api) -> None:
+    open_account(operator, credits=10)
+    body = batch(operator, of("acme", 8), of("acme", 5), of("acme", Decimal("1.5")), of("acme", 1), of("acme", "0.5"))
+    assert statuses(body) == [201, 402, 201, 402, 201]
+    assert (body["accepted"], body["refused"]) == (3, 2)
+    left = [result["record"]["balance"]["available"] for result in body["results"] if "record" in result]
+    assert left == [2, Decimal("0.5"), 0]
+    problem = body["results"][1]["error"]
+    assert (problem["code"], problem["status"]) == ("insufficient_credits", 402)
+    assert (problem["required"], problem["available"]) == (5, 2)
+    assert problem["title"] and problem["detail"] and problem["type"]
+    assert [entry["balance_after"] for entry in ledger(operator)] == [0, Decimal("0.5"), 2, 10]
+    assert len(operator.get("/usage/records?account=acme").json["data"]) == 3
+
+
+def test_a_record_is_what_a_single_request_answers(service: Api, at: At) -> None:
+    open_account(service, credits=10)
+    record = of("acme", 2, operation="chat", properties={"a": 1})
+    result = batch(service, record)["results"][0]
+    single = service.post("/usage", record)
+    assert result.keys() == {"status", "record"}
+    assert result["record"].keys() == single.json.keys()
+    assert result["record"]["consumed"] == single.json["consumed"]
+
+
+def test_every_refusal_is_its_records_alone(operator: Api) -> None:
+    open_account(operator, credits=10)
+    for ref, action in (("held-up", "suspend"), ("gone", "close")):
+        open_account(operator, ref, credits=10)
+        operate(operator, ref, action)
+    operator.post("/usage", of("acme", 1, idempotency_key="used"))
+    records: list[tuple[Any, int, str]] = [
+        (of("acme", -1), 422, "validation_error"),
+        ({"account": "acme"}, 422, "validation_error"),
+        ({"credits": 1}, 422, "validation_error"),
+        (of("acme", 1, unknown=True), 422, "validation_error"),
+        (of("acme", 1, occurred_at="2020-01-01T00:00:00Z"), 422, "validation_error"),
+        ({"account": "acme", "operation": "chat"}, 422, "validation_error"),
+        ({"account": "acme", "operation": "unheard"}, 422, "unknown_operation"),
+        (of("acme", 1, subject="\x00"), 422, "validation_error"),
+        (of("acme", 1, properties={"a": "\ud800"}), 422, "validation_error"),
+        (of("acme", 1, **{"\ud800": 1}), 422, "validation_error"),
+        (7, 422, "validation_error"),
+        (None, 422, "validation_error"),
+        ([of("acme", 1)], 422, "validation_error"),
+        (of("nobody", 1), 404, "account_not_found"),
+        (of("held-up", 1), 403, "account_suspended"),
+        (of("gone", 1), 403, "account_closed"),
+        (of("acme", 2, idempotency_key="used"), 409, "idempotency_conflict"),
+        (of("acme", 100), 402, "insufficient_credits"),
+    ]
+    before = [books(operator, ref) for ref in ("held-up", "gone")]
+    body = batch(operator, *(record for record, _, _ in records), of("acme", 4))
+    told = [(result["status"], result["error"]["code"]) for result in body["results"][:-1]]
+    assert told == [(status, code) for _, status, code in records]
+    assert all(result.keys() == {"status", "error"} for result in body["results"][:-1])
+    assert (body["accepted"], body["refused"]) == (1, len(records))
+    assert body["results"][0]["error"]["errors"].keys() == {"credits"}
+    assert body["results"][3]["error"]["errors"].keys() == {"unknown"}
+    assert body["results"][5]["error"]["errors"].keys() == {"prompt_tokens", "completion_tokens"}
+    assert body["results"][16]["error"]["differs"] == ["credits"]
+    assert balance(operator)["available"] == 5
+    assert [books(operator, ref) for ref in ("held-up", "gone")] == before
+
+
+def test_a_batch_can_be_for_many_accounts(operator: Api) -> None:
+    refs = [f"team-{number}" for number in range(5)]
+    for ref in refs:
+        open_account(operator, ref, credits=3)
+    body = batch(operator, *(of(ref, 2) for _ in range(2) for ref in refs))
+    assert statuses(body) == [201] * 5 + [402] * 5
+    assert [balance(operator, ref)["available"] for ref in refs] == [1] * 5
+
+
+def test_an_account_token_records_for_its_own_account_only(service: Api) -> None:
+    acme = open_account(service, credits=10)
+    open_account(service, "other", credits=10)
+    own = account_api(service, acme)
+    with untouched(service, "other"):
+        body = batch(own, {"credits": 1}, of("other", 1), of("nobody", 1), of("acme", 1), of(acme, 1))
+    assert statuses(body) == [201, 403, 403, 201, 201]
+    assert {result["error"]["code"] for result in body["results"][1:3]} == {"forbidden"}
+
+
+def test_a_batch_that_was_half_seen_can_be_sent_again(operator: Api) -> None:
+    open_account(operator, credits=10)
+    records = [of("acme", 4, idempotency_key=f"k{number}") for number in range(3)]
+    first = batch(operator, *records)
+    assert statuses(first) == [201, 201, 402]
+    with untouched(operator):
+        again = batch(operator, *records)
+    assert statuses(again) == [200, 200, 402]
+    assert [result.get("replayed") for result in again["results"]] == [True, True, None]
+    assert [result["record"] for result in again["results"][:2]] == [
+        result["record"] for result in first["results"][:2]
+    ]
+    assert (again["accepted"], again["refused"]) == (2, 1)
+    grant(operator, "acme", 10)
+    assert statuses(batch(operator, *records)) == [200, 200, 201]
+
+
+def test_a_key_twice_in_one_batch_counts_once(operator: Api) -> None:
+    open_account(operator, credits=10)
+    open_account(operator, "other", credits=10)
+    same = of("acme", 4, idempotency_key="k")
+    body = batch(operator, same, same, {**same, "credits": 5}, of("other", 4, idempotency_key="k"))
+    assert statuses(body) == [201, 200, 409, 201]
+    assert body["results"][1]["record"] == body["results"][0]["record"]
+    assert body["results"][2]["error"]["differs"] == ["credits"]
+    assert (balance(operator)["available"], balance(operator, "other")["available"]) == (6, 6)
+
+
+def test_a_refused_record_leaves_its_key_to_the_next(service: Api) -> None:
+    open_account(service, credits=10)
+    body = batch(service, of("acme", 20, idempotency_key="k"), of("acme", 2, idempotency_key="k"))
+    assert statuses(body) == [402, 201]
+
+
+def test_a_batch_has_1_to_1000_records_and_no_key_of_its_own(service: Api) -> None:
+    open_account(service, credits=1000)
+    with untouched(service):
+        invalid(service.post("/usage/batch", {"records": []}), "records")
+        invalid(service.post("/usage/batch", {"records": [of("acme", 1)] * 1001}), "records")
+        invalid(service.post("/usage/batch", {}), "records")
+        invalid(service.post("/usage/batch", {"records": None}), "records")
+        invalid(service.post("/usage/batch", {"records": of("acme", 1)}), "records")
+        invalid(service.post("/usage/batch", {"records": [of("acme", 1)]}, key="k"), "Idempotency-Key")
+        invalid(service.post("/usage/batch", {"records": [of("acme", 1)], "idempotency_key": "k"}), "idempotency_key")
+
+
+def test_a_full_batch_is_exact(operator: Api) -> None:
+    open_account(operator, credits=100)
+    body = batch(operator, *(of("acme", "0.1", idempotency_key=f"k{number}") for number in range(1000)))
+    assert (body["accepted"], body["refused"]) == (1000, 0)
+    assert len({result["record"]["id"] for result in body["results"]}) == 1000
+    assert body["results"][-1]["record"]["balance"]["available"] == 0
+    assert balance(operator)["available"] == 0
+
+
+def test_the_whole_batch_needs_the_scope(service: Api) -> None:
+    open_account(service, credits=10)
+    reader = Api(service.app, service_token(service.app, "read"))
+    with untouched(service):
+        refused(reader.post("/usage/batch", {"records": [of("acme", 1)]}), 403, "missing_scope", scope="write")
+
+
+@pytest.mark.parametrize("records", [[], [of("acme", 1)]])
+def test_nobody_is_told_anything_without_a_token(service: Api, records: list[Any]) -> None:
+    refused(Api(service.app, None).post("/usage/batch", {"records": records}), 401, "unauthenticated")
+
+
+def test_batches_that_cross_neither_block_each_other_nor_count_twice(operator: Api) -> None:
+    refs = [f"team-{number}" for number in range(6)]
+    for ref in refs:
+        open_account(operator, ref, credits=10)
+    orders = [refs, refs[::-1], refs[3:] + refs[:3], refs[1::2] + refs[::2]]
+
+    def send(order: list[str]) -> Any:
+        records = [of(ref, 1, idempotency_key=f"k{number}") for number in range(3) for ref in order]
+        return operator.post("/usage/batch", {"records": records})
+
+    answers = at_once([lambda order=order: send(order) for order in orders])
+    assert [answer.json["accepted"] for answer in answers] == [18] * 4
+    made = sorted(result["status"] for answer in answers for result in answer.json["results"])
+    assert made == [200] * 54 + [201] * 18
+    assert [balance(operator, ref)["available"] for ref in refs] == [7] * 6
