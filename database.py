@@ -115,6 +115,12 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
     connection.create_aggregate("decimal_sum", 1, _DecimalSum)  # type: ignore[arg-type]
+    connection.create_function("decimal_add", 2, _decimal_add, deterministic=True)
+
+
+def _decimal_add(one: str, other: str) -> str:
+    """The sum of two of ExactDecimal's texts."""
+    return str(Decimal(one) + Decimal(other))
 
 
 class _DecimalSum:

@@ -156,6 +156,20 @@ class Rows(Generic[M]):
             self._sql[key] = f"INSERT INTO {self.name} ({self.select_list}) {source}{clash if replace else ''}"
         return self._write(conn, self._sql[key], self.columns, rows)
 
+    def add(self, conn: Connection, rows: Sequence[M], columns: Sequence[str]) -> Statement:
+        """Insert rows; where the primary key exists, add the values of `columns` to those that are there."""
+        key = (conn.dialect.name, "add", *columns)
+        if key not in self._sql:
+            sets = ", ".join(f'"{name}" = {self._sum(conn, name)}' for name in columns)
+            found = ", ".join(f'"{name}"' for name in self._keys)
+            self._sql[key] = f"{self.insert(conn, []).sql} ON CONFLICT ({found}) DO UPDATE SET {sets}"
+        return self._write(conn, self._sql[key], self.columns, rows)
+
+    def _sum(self, conn: Connection, name: str) -> str:
+        both = f'{self.name}."{name}"', f'excluded."{name}"'
+        exact = conn.dialect.name == "sqlite" and isinstance(self.table.columns[name].type, ExactDecimal)
+        return f"decimal_add({', '.join(both)})" if exact else " + ".join(both)
+
     def update(self, conn: Connection, rows: Sequence[M], columns: Sequence[str]) -> Statement:
         """Set `columns` of existing rows, found by primary key."""
         key = (conn.dialect.name, "update", *columns)

@@ -96,3 +96,35 @@ class UsageRecord(Base):
 
     voided_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     void_reason: Mapped[str | None] = mapped_column(String(500))
+
+
+class UsageHour(Base):
+    """What an account's records of one hour (by `occurred_at`) with the same labels add up to, voided ones left out.
+
+    Kept with every record in its transaction, so that charts need not read the records. A label that is not there is
+    the empty string, which no record has.
+    """
+
+    __tablename__ = "usage_hours"
+
+    account_id: Mapped[Id] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
+    hour: Mapped[datetime] = mapped_column(UtcDateTime, primary_key=True)
+    operation: Mapped[str] = mapped_column(String(200), primary_key=True)
+    llm_model: Mapped[str] = mapped_column(String(200), primary_key=True)
+    source: Mapped[str] = mapped_column(String(200), primary_key=True)
+    records: Mapped[int] = mapped_column(BigInteger)
+    charged: Mapped[Micros]
+    cost: Mapped[Decimal] = mapped_column(ExactDecimal)
+
+
+class SubjectHour(Base):
+    """The same by subject, of the records that name one: apart, because there may be as many as customers."""
+
+    __tablename__ = "subject_hours"
+
+    account_id: Mapped[Id] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
+    hour: Mapped[datetime] = mapped_column(UtcDateTime, primary_key=True)
+    subject: Mapped[str] = mapped_column(String(255), primary_key=True)
+    records: Mapped[int] = mapped_column(BigInteger)
+    charged: Mapped[Micros]
+    cost: Mapped[Decimal] = mapped_column(ExactDecimal)

@@ -7,6 +7,8 @@ Amounts are micro-credits; `change` is signed.
 from __future__ import annotations
 
 from datetime import datetime
+from decimal import Decimal
+from typing import Any
 
 import ids
 from amounts import MAX_BALANCE
@@ -14,7 +16,7 @@ from errors import ValidationError
 from models.account import Account, Subscription
 from models.credit import CapCounter, Hold, HoldState, Kind, LedgerEntry, Lot, Reason
 from models.token import Token
-from models.usage import UsageRecord
+from models.usage import SubjectHour, UsageHour, UsageRecord
 from rows import Rows
 from services import waterfall
 from services.catalog import Catalog
@@ -26,8 +28,11 @@ HOLDS = Rows(Hold)
 COUNTERS = Rows(CapCounter)
 RECORDS = Rows(UsageRecord)
 TOKENS = Rows(Token)
+HOURS = Rows(UsageHour)
+SUBJECT_HOURS = Rows(SubjectHour)
 SUBSCRIPTIONS = Rows(Subscription)
 
+_NO_COST = Decimal(0)
 Cause = tuple[str, str]
 """Type and id of what caused an entry."""
 
@@ -54,6 +59,8 @@ class Book:
         self.changed_holds: dict[str, Hold] = {}
         self.changed_records: dict[str, UsageRecord] = {}
         self.changed_counters: dict[str, CapCounter] = {}
+        self.added_hours: dict[tuple[Any, ...], UsageHour] = {}
+        self.added_subject_hours: dict[tuple[Any, ...], SubjectHour] = {}
         self.account_changed = False
         self._order: list[Lot] | None = None
 
@@ -205,6 +212,26 @@ class Book:
             self.account_changed = True
             if self.account.unfunded > MAX_BALANCE:
                 raise ValidationError({"credits": ["Unfunded usage would pass the largest total that can be kept."]})
+
+    def count_usage(self, record: UsageRecord, sign: int = 1) -> None:
+        """Add a record to the sums of its hour; with sign -1 take it out again."""
+        hour = record.occurred_at.replace(minute=0, second=0, microsecond=0)
+        labels = {"operation": record.operation, "llm_model": record.llm_model, "source": record.source}
+        sums = {"account_id": self.account.id, "hour": hour, "records": 0, "charged": 0, "cost": _NO_COST}
+        key = (hour, *labels.values())
+        if key not in self.added_hours:
+            self.added_hours[key] = HOURS.make(**sums, **{name: value or "" for name, value in labels.items()})
+        counted: list[UsageHour | SubjectHour] = [self.added_hours[key]]
+        if record.subject is not None:
+            key = (hour, record.subject)
+            if key not in self.added_subject_hours:
+                self.added_subject_hours[key] = SUBJECT_HOURS.make(**sums, subject=record.subject)
+            counted.append(self.added_subject_hours[key])
+        for row in counted:
+            row.records += sign
+            row.charged += sign * record.charged
+            if record.actual_cost is not None:
+                row.cost += sign * record.actual_cost
 
     # Caps
 

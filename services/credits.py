@@ -33,8 +33,10 @@ from services.books import (
     COUNTERS,
     ENTRIES,
     HOLDS,
+    HOURS,
     LOTS,
     RECORDS,
+    SUBJECT_HOURS,
     SUBSCRIPTIONS,
     TOKENS,
     Book,
@@ -171,6 +173,9 @@ def _write(conn: Connection, books: Books) -> None:
         ("state", "amount", "expires_at", "closed_at"),
     )
     add([c for book in all_books for c in book.changed_counters.values()], COUNTERS.insert, "used")
+    sums = ("records", "charged", "cost")
+    add([hour for book in all_books for hour in book.added_hours.values()], HOURS.add, sums)
+    add([hour for book in all_books for hour in book.added_subject_hours.values()], SUBJECT_HOURS.add, sums)
     add(
         [book.account for book in all_books if book.account_changed],
         ACCOUNTS.update,

@@ -172,6 +172,7 @@ def _void(account_id: str, record_id: str, reason: str) -> UsageRecord:
             book.charge_cap(record.token_id, -record.charged)
         record.voided_at, record.void_reason = book.now, reason
         book.changed_records[record.id] = record
+        book.count_usage(record, -1)
         return record
 
 

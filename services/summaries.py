@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
 from dateutil.relativedelta import relativedelta
-from sqlalchemy import BigInteger, func, select, type_coerce
+from sqlalchemy import BigInteger, Connection, func, select, type_coerce
 
 import database
 from amounts import to_credits
 from errors import ValidationError
-from extensions import db
-from models.usage import UsageRecord
+from models.usage import SubjectHour, UsageHour, UsageRecord
 
 MAX_BUCKETS = 1000
-GROUPS = {
+_RECORD_LABELS: dict[str, Any] = {
     "operation": UsageRecord.operation,
     "model": UsageRecord.llm_model,
     "subject": UsageRecord.subject,
     "source": UsageRecord.source,
 }
+_HOUR_LABELS: dict[str, Any] = {
+    "operation": UsageHour.operation,
+    "model": UsageHour.llm_model,
+    "source": UsageHour.source,
+}
+GROUPS = tuple(_RECORD_LABELS)
 _STEPS = {
     "hour": relativedelta(hours=1),
     "day": relativedelta(days=1),
@@ -31,8 +38,8 @@ _STEPS = {
     "month": relativedelta(months=1),
 }
 INTERVALS = tuple(_STEPS)
-_HOUR = 3_600_000_000
-"""Microseconds."""
+_HOUR, _MICROSECOND = timedelta(hours=1), timedelta(microseconds=1)
+_MICROSECONDS = {"hour": 3_600_000_000, "day": 86_400_000_000}
 
 
 def buckets(start: datetime, end: datetime, interval: str) -> list[tuple[datetime, datetime]]:
@@ -77,42 +84,103 @@ def summary(account_id: str, start: datetime, end: datetime, interval: str, by: 
         {"start": low, "credits": 0, "records": 0, "cost": Decimal(0), "groups": {}} for low, _ in ranges
     ]
     total: dict[str, Any] = {"credits": 0, "records": 0, "cost": Decimal(0), "groups": {}}
-    position = 0
-    for low, label, charged, records, cost in _hourly(account_id, start, end, by):
-        while low >= ranges[position][1]:
-            position += 1
-        for bucket in (data[position], total):
-            bucket["credits"] += charged
-            bucket["records"] += records
-            bucket["cost"] = database.EXACT.add(bucket["cost"], cost)
-            bucket["groups"][label] = bucket["groups"].get(label, 0) + charged
+    starts = [low for low, _ in ranges]
+    with database.snapshot() as conn:
+        for part in _parts(conn, account_id, start, end, by, "hour" if interval == "hour" else "day"):
+            for bucket in (data[bisect_right(starts, part.start) - 1], total):
+                bucket["credits"] += part.charged
+                bucket["records"] += part.records
+                bucket["cost"] += part.cost
+                bucket["groups"][part.label] = bucket["groups"].get(part.label, 0) + part.charged
     for bucket in (*data, total):
         bucket["credits"] = to_credits(bucket["credits"])
         bucket["groups"] = {label: to_credits(amount) for label, amount in sorted(bucket["groups"].items())}
     return {"interval": interval, "from": start, "to": end, "by": by, "data": data, "total": total}
 
 
-def _hourly(
-    account_id: str, start: datetime, end: datetime, by: str
-) -> Iterator[tuple[datetime, str, int, int, Decimal]]:
-    """Sums per hour and label, in the order of time: hours fit into every bucket but the clipped first one."""
-    if database.is_sqlite():
-        hour: Any = type_coerce(UsageRecord.occurred_at, BigInteger).op("/")(_HOUR)
-        cost = func.decimal_sum(UsageRecord.actual_cost)
-    else:
-        hour = func.date_trunc("hour", UsageRecord.occurred_at)
-        cost = func.sum(UsageRecord.actual_cost)
-    group = GROUPS[by]
-    query = (
-        select(func.min(UsageRecord.occurred_at), group, func.sum(UsageRecord.charged), func.count(), cost)
-        .where(
-            UsageRecord.account_id == account_id,
-            UsageRecord.occurred_at >= start,
-            UsageRecord.occurred_at < end,
-            UsageRecord.voided_at.is_(None),
-        )
-        .group_by(hour, group)
-        .order_by(func.min(UsageRecord.occurred_at))
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A sum that lies in one bucket: `start` does. No label is the empty string."""
+
+    start: datetime
+    label: str
+    charged: int
+    records: int
+    cost: Decimal
+
+
+def _parts(conn: Connection, account_id: str, start: datetime, end: datetime, by: str, step: str) -> Iterator[_Part]:
+    """The sums of `[start, end)`: whole hours are kept as sums, of the hours at the edges the records are read."""
+    first, last = _whole_hour(start + _HOUR - _MICROSECOND), _whole_hour(end)
+    if first >= last:
+        yield from _of_records(conn, account_id, start, end, by)
+        return
+    if start < first:
+        yield from _of_records(conn, account_id, start, first, by)
+    yield from _of_hours(conn, account_id, first, last, by, step)
+    if last < end:
+        yield from _of_records(conn, account_id, last, end, by)
+
+
+def _whole_hour(moment: datetime) -> datetime:
+    return moment.replace(minute=0, second=0, microsecond=0)
+
+
+def _of_records(conn: Connection, account_id: str, start: datetime, end: datetime, by: str) -> Iterator[_Part]:
+    """Sums of less than an hour, straight from the records."""
+    label = _RECORD_LABELS[by]
+    sums = (func.sum(UsageRecord.charged), func.count(), _cost(UsageRecord.actual_cost))
+    query = select(label, *sums).where(
+        UsageRecord.account_id == account_id,
+        UsageRecord.occurred_at >= start,
+        UsageRecord.occurred_at < end,
+        UsageRecord.voided_at.is_(None),
     )
-    for low, label, charged, records, costs in db.session.execute(query):
-        yield low, label or "", int(charged), records, Decimal(costs or 0)
+    for name, charged, records, cost in conn.execute(query.group_by(label)):
+        yield _Part(start, name or "", int(charged), records, Decimal(cost or 0))
+
+
+def _of_hours(conn: Connection, account_id: str, start: datetime, end: datetime, by: str, step: str) -> Iterator[_Part]:
+    """Sums per `step` and label over whole hours."""
+    if by != "subject":
+        yield from _of_kept(conn, UsageHour, _HOUR_LABELS[by], account_id, start, end, step)
+        return
+    # Records without a subject are what the sums by subject leave of all.
+    rest: dict[datetime, _Part] = {}
+    for part in _of_kept(conn, UsageHour, None, account_id, start, end, step):
+        rest[_trunc(part.start, step)] = part
+    for part in _of_kept(conn, SubjectHour, SubjectHour.subject, account_id, start, end, step):
+        yield part
+        key = _trunc(part.start, step)
+        whole = rest[key]
+        rest[key] = replace(
+            whole,
+            charged=whole.charged - part.charged,
+            records=whole.records - part.records,
+            cost=whole.cost - part.cost,
+        )
+    yield from (part for part in rest.values() if part.records)
+
+
+def _trunc(moment: datetime, step: str) -> datetime:
+    return moment if step == "hour" else moment.replace(hour=0)
+
+
+def _of_kept(
+    conn: Connection, kept: Any, label: Any, account_id: str, start: datetime, end: datetime, step: str
+) -> Iterator[_Part]:
+    """Kept sums added up per step and label; label None adds up all."""
+    if database.is_sqlite():
+        unit: Any = type_coerce(kept.hour, BigInteger).op("/")(_MICROSECONDS[step])
+    else:
+        unit = func.date_trunc(step, kept.hour)
+    labels = [] if label is None else [label]
+    sums = (func.min(kept.hour), func.sum(kept.charged), func.sum(kept.records), _cost(kept.cost))
+    query = select(*sums, *labels).where(kept.account_id == account_id, kept.hour >= start, kept.hour < end)
+    for low, charged, records, cost, *name in conn.execute(query.group_by(unit, *labels)):
+        if records:
+            yield _Part(low, name[0] if name else "", int(charged), int(records), Decimal(cost or 0))
+
+
+def _cost(column: Any) -> Any:
+    return func.decimal_sum(column) if database.is_sqlite() else func.sum(column)

@@ -408,6 +408,7 @@ def _append(
         held_after=book.held(),
     )
     book.new_records.append(record)
+    book.count_usage(record)
     return record
 
 

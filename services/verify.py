@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import Connection, func, select
@@ -16,7 +17,7 @@ from sqlalchemy import Connection, func, select
 import database
 from models.account import Account
 from models.credit import Hold, HoldState, Kind, LedgerEntry, Lot, Reason
-from models.usage import UsageRecord
+from models.usage import SubjectHour, UsageHour, UsageRecord
 
 _TAKES_BACK = {Reason.EXPIRY, Reason.RESET, Reason.PLAN_CHANGE, Reason.REFUND, Reason.DISPUTE}
 _PAGE = 1000
@@ -96,6 +97,8 @@ def _verify_account(conn: Connection, account_id: str, report: Report) -> Iterat
     yield from _verify_lots(conn, account_id, told, report)
     yield from _verify_records(conn, account_id, told, report)
     yield from _verify_totals(conn, account_id, told)
+    yield from _verify_hours(conn, account_id, UsageHour, ("operation", "llm_model", "source"))
+    yield from _verify_hours(conn, account_id, SubjectHour, ("subject",))
 
 
 def _stream(conn: Connection, query: Any) -> Iterator[Any]:
@@ -195,3 +198,32 @@ def _verify_totals(conn: Connection, account_id: str, told: _Told) -> Iterator[D
     if not account.seq == told.numbers == told.highest:
         taken = f"{told.numbers} entries and records are there, the last numbered {told.highest}"
         yield Difference(account_id, "seq", f"is {account.seq}, but {taken}")
+
+
+def _verify_hours(conn: Connection, account_id: str, kept: Any, labels: tuple[str, ...]) -> Iterator[Difference]:
+    """The sums that charts are drawn from."""
+    kept_sums = (kept.charged, kept.records, kept.cost)
+    stored = {
+        (row[0], *row[4:]): (row[1], row[2], Decimal(row[3]))
+        for row in conn.execute(
+            select(kept.hour, *kept_sums, *(getattr(kept, label) for label in labels)).where(
+                kept.account_id == account_id
+            )
+        )
+    }
+    columns = [getattr(UsageRecord, label) for label in labels]
+    query = select(UsageRecord.occurred_at, UsageRecord.charged, UsageRecord.actual_cost, *columns).where(
+        UsageRecord.account_id == account_id, UsageRecord.voided_at.is_(None)
+    )
+    if kept is SubjectHour:
+        query = query.where(UsageRecord.subject.is_not(None))
+    summed: dict[tuple[Any, ...], tuple[int, int, Decimal]] = defaultdict(lambda: (0, 0, Decimal(0)))
+    for occurred_at, charged, cost, *names in _stream(conn, query):
+        key = (occurred_at.replace(minute=0, second=0, microsecond=0), *(name or "" for name in names))
+        so_far = summed[key]
+        summed[key] = (so_far[0] + charged, so_far[1] + 1, so_far[2] + (cost or 0))
+    for key in sorted(stored.keys() | summed.keys()):
+        there, right = stored.get(key, (0, 0, Decimal(0))), summed.get(key, (0, 0, Decimal(0)))
+        if there != right:
+            told = f"credits, records and cost are {there}, the records make them {right}"
+            yield Difference(account_id, f"{kept.__tablename__} {key}", told)
