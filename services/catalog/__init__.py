@@ -5,7 +5,7 @@ finds its mistakes.
 """
 
 from services.catalog.source import BrokenCatalog
-from services.catalog.store import State, SyncResult, current, keep, lint_current, state, sync
+from services.catalog.store import State, SyncResult, current, keep, lint_current, of_version, state, sync
 from services.catalog.terms import (
     FREE,
     Catalog,
@@ -36,6 +36,7 @@ __all__ = [
     "keep",
     "lint",
     "lint_current",
+    "of_version",
     "parse",
     "state",
     "sync",

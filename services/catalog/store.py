@@ -87,6 +87,18 @@ def current() -> Catalog:
     return catalog
 
 
+def of_version(version: int) -> Catalog:
+    """The catalog as that version had it, which never changes; the environment's defaults are today's."""
+    catalog = current()
+    if catalog.version == version:
+        return catalog
+    known = database.memory("catalogs")
+    if version not in known:
+        known[version] = _load(version)
+    found: Catalog = known[version]
+    return found
+
+
 def sync() -> SyncResult:
     """Read the source and put it in force when it differs from what is.
 
