@@ -74,6 +74,7 @@ class Server:
         self.log = folder / f"server-{self.port}.log"
         self._environ = {**environ, "PORT": str(self.port)}
         self._process: subprocess.Popen[bytes] | None = None
+        self._readiness = "never asked"
 
     def __enter__(self) -> Server:
         try:
@@ -103,16 +104,20 @@ class Server:
         deadline = time.monotonic() + _START_SECONDS
         while not self.is_ready():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"the server did not start:\n{self.tail()}")
+                raise RuntimeError(f"the server did not start, /readyz: {self._readiness}\n{self.tail()}")
             time.sleep(0.05)
 
     def is_ready(self) -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
         try:
             connection.request("GET", "/readyz")
-            return connection.getresponse().status == 200
-        except (OSError, http.client.HTTPException):
+            response = connection.getresponse()
+            self._readiness = response.read().decode()
+        except (OSError, http.client.HTTPException) as error:
+            self._readiness = repr(error)
             return False
+        else:
+            return response.status == 200
         finally:
             connection.close()
 
