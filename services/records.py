@@ -168,12 +168,20 @@ def _void(account_id: str, record_id: str, reason: str) -> UsageRecord:
             raise AlreadyVoided(voided_at=clock.rfc3339(record.voided_at))
         _give_back(books.conn, book, record)
         book.add_unfunded(-(record.unfunded - record.settled))
-        if record.period_start == book.account.period_start:
+        if capped and _is_counted(books.conn, book, record):
             book.charge_cap(record.token_id, -record.charged)
         record.voided_at, record.void_reason = book.now, reason
         book.changed_records[record.id] = record
         book.count_usage(record, -1)
         return record
+
+
+def _is_counted(conn: Connection, book: Book, record: UsageRecord) -> bool:
+    """Whether the cap's running window counts the record: its period is not over, and no reset came after it."""
+    if record.period_start != book.account.period_start:
+        return False
+    newer = "account_id IN ? AND kind = 'allowance' AND current AND created_at > ?"
+    return not run(conn, [LOTS.select(conn, newer, [record.account_id], record.recorded_at)])[0]
 
 
 def _capped_token(record_id: str) -> set[str]:
