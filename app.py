@@ -12,7 +12,9 @@ import clock
 import database
 import extensions
 import log
+import metrics
 from blueprints import filters, health, navigation, openapi, security, wire
+from blueprints import metrics as metrics_page
 from blueprints.accounts import api as accounts_api
 from blueprints.auth import guard
 from blueprints.auth import pages as auth_pages
@@ -39,6 +41,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     extensions.bootstrap.init_app(app)
     database.configure(app)
 
+    metrics.register(app)
     wire.register(app)
     log.register(app)
     security.register(app)
@@ -48,7 +51,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     for module in (usage_api, accounts_api, tokens_api, openapi):
         app.register_blueprint(module.blueprint)
         extensions.csrf.exempt(module.blueprint)
-    for module in (auth_pages, usage_pages, tokens_pages, health):
+    for module in (auth_pages, usage_pages, tokens_pages, health, metrics_page):
         app.register_blueprint(module.blueprint)
     cli.register(app)
     guard.check(app)

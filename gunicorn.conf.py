@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import metric_files
 from settings import Settings, SettingsError
 
 try:
@@ -12,6 +13,8 @@ try:
 except SettingsError as error:
     print(error, file=sys.stderr)  # noqa: T201 - the one line, instead of a traceback
     raise SystemExit(2) from None
+
+metric_files.prepare(_settings.instance_path)  # before the app, and with it prometheus_client, is imported
 
 _host = f"[{_settings.host}]" if ":" in _settings.host else _settings.host
 bind = f"{_host}:{_settings.port}"
@@ -41,3 +44,13 @@ def post_worker_init(worker: Any) -> None:
         from jobs import scheduler
 
         scheduler.start_in_worker(worker.app.wsgi())
+
+
+def child_exit(_server: Any, worker: Any) -> None:
+    """In the master, after a worker's end: what it counted is kept."""
+    metric_files.add_up(worker.pid)
+
+
+def on_exit(_server: Any) -> None:
+    """In the master, at the very end."""
+    metric_files.remove()

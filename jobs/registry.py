@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from flask import Flask
 from sqlalchemy import select
 
 import database
+import metrics
 from extensions import db
 from models.operation import JobRun
 from services import catalog, credits, holds, mailer, pruning
@@ -69,12 +71,13 @@ def run(app: Flask, name: str, by_hand: bool = False) -> JobRun:
     """
     job = JOBS[name]
     with app.app_context():
-        started = datetime.now(UTC)
+        started, began = datetime.now(UTC), time.perf_counter()
         try:
             outcome, detail = "ok", str(job.work(by_hand))
         except Exception as error:
             _log.exception("job %s failed", name)
             outcome, detail = "error", type(error).__name__
+        metrics.job_ran(name, outcome, time.perf_counter() - began)
         return _keep(JobRun(name=name, started_at=started, outcome=outcome, detail=detail))
 
 

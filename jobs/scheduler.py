@@ -17,7 +17,7 @@ from flask import Flask
 from jobs import registry
 from services import leases
 
-LEASE = "scheduler"
+LEASE = leases.SCHEDULER
 TTL = timedelta(seconds=30)
 HEARTBEAT = timedelta(seconds=10)
 _log = logging.getLogger("spillway.scheduler")

@@ -10,6 +10,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 import database
 from models.operation import Lease
 
+SCHEDULER = "scheduler"
+"""The lease of the one process that runs the jobs."""
+
 
 @database.retrying
 def acquire(name: str, holder: str, ttl: timedelta) -> bool:
