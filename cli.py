@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -141,11 +140,7 @@ def run_job(name: str) -> None:
 @scheduler_group.command("run")
 def run_scheduler() -> None:
     """Run the scheduler alone, until it is told to stop."""
-    scheduler = Scheduler(current_app._get_current_object())  # type: ignore[attr-defined]
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: scheduler.stop())
-    scheduler.start()
-    scheduler.wait()
+    Scheduler(current_app._get_current_object()).run()  # type: ignore[attr-defined]
 
 
 @ledger_group.command("verify")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import signal
 import socket
 import threading
 import uuid
@@ -32,6 +33,7 @@ class Scheduler:
         self._holder = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._leads = False
         self._stopped = threading.Event()
+        self._beating = threading.Lock()
         self._timers = BackgroundScheduler(
             daemon=True,
             timezone="UTC",
@@ -48,6 +50,11 @@ class Scheduler:
 
     def beat(self) -> None:
         """Take or prolong the lease; without an answer from the database this process does not lead."""
+        with self._beating:
+            if not self._stopped.is_set():
+                self._beat()
+
+    def _beat(self) -> None:
         try:
             with self._app.app_context():
                 leads = leases.acquire(LEASE, self._holder, self._ttl)
@@ -69,17 +76,26 @@ class Scheduler:
         self._stopped.set()
         if self._timers.running:
             self._timers.shutdown(wait=False)
-        if self._leads:
-            self._leads = False
-            try:
-                with self._app.app_context():
-                    leases.release(LEASE, self._holder)
-            except Exception:
-                _log.exception("the scheduler's lease could not be released; it runs out by itself")
+        with self._beating:  # a beat in flight would take the lease again
+            if self._leads:
+                self._leads = False
+                self._release()
 
-    def wait(self) -> None:
-        """Until `stop`."""
-        self._stopped.wait()
+    def _release(self) -> None:
+        try:
+            with self._app.app_context():
+                leases.release(LEASE, self._holder)
+        except Exception:
+            _log.exception("the scheduler's lease could not be released; it runs out by itself")
+
+    def run(self) -> None:
+        """Start, and stop at SIGTERM or SIGINT. Their handlers only note it: a start must not be torn in two."""
+        told = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: told.set())
+        self.start()
+        told.wait()
+        self.stop()
 
 
 def start_in_worker(app: Flask) -> Scheduler:

@@ -27,7 +27,7 @@ from settings import ROOT
 from tests.servers import environment
 
 PROCESS = """
-import os, signal, sys
+import os, sys
 from datetime import timedelta
 from app import create_app
 from jobs import registry, scheduler
@@ -44,10 +44,8 @@ registry.JOBS.clear()
 registry.JOBS["broken"] = registry.Job("broken", 0.1, broken)
 registry.JOBS["tick"] = registry.Job("tick", 0.1, tick)
 here = scheduler.Scheduler(create_app(), ttl=timedelta(seconds=1.5), heartbeat=timedelta(seconds=0.2))
-signal.signal(signal.SIGTERM, lambda *_: here.stop())
-here.start()
-print("started", flush=True)
-here.wait()
+print("ready", flush=True)
+here.run()
 """
 """A process of the fleet with a short lease and two quick jobs: one notes its process, one fails."""
 
@@ -78,7 +76,7 @@ def start(app: Flask, tmp_path: Path) -> Iterator[Start]:
         process.communicate()
 
 
-def until(condition: Callable[[], Any], seconds: float = 30) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 60) -> Any:
     """What the condition answers once it holds; fails when it never does."""
     deadline = time.monotonic() + seconds
     while not (answer := condition()):
@@ -108,7 +106,7 @@ def test_one_process_runs_the_jobs_and_another_takes_over_when_it_is_killed(
     first, second = (start("-c", PROCESS, str(ticks)) for _ in range(2))
     for process in (first, second):
         assert process.stdout is not None
-        assert process.stdout.readline() == "started\n"
+        assert process.stdout.readline() == "ready\n"
     count = len(who())
     until(lambda: len(who()) >= count + 5)
     leader, heir = (first, second) if who()[0] == first.pid else (second, first)
