@@ -81,6 +81,9 @@ _HISTORY = {
     },
 }
 """The same for the records of the history, `k.n` counting them within the account."""
+_HOUR = {"sqlite": "occurred_at / 3600000000 * 3600000000", "postgresql": "date_trunc('hour', occurred_at)"}
+_SUMS = {"usage_hours": ("operation", "llm_model", "source"), "subject_hours": ("subject",)}
+"""The sums per hour that are kept beside the records, and their labels. The copied record has no cost."""
 
 
 def fill(store: Store, model: str, accounts: int, records: int, tell: Callable[[int], None] | None = None) -> list[str]:
@@ -97,6 +100,8 @@ def fill(store: Store, model: str, accounts: int, records: int, tell: Callable[[
             _number(connection, "fill_accounts", accounts, width=5)
             _number(connection, "fill_steps", records, width=18)
             _fill(connection, _facts(connection, store.kind, model, records), accounts, records, tell)
+            for table, labels in _SUMS.items():
+                _sum(connection, table, ", ".join(labels), _HOUR[store.kind])
             for statement in ("DROP TABLE fill_accounts", "DROP TABLE fill_steps", *_AFTERWARDS[store.kind]):
                 connection.execute(text(statement))
     finally:
@@ -165,6 +170,15 @@ def _fill(
             _insert(connection, table, changes, source, {**facts, **limits})
         if tell is not None:
             tell(limits["last"] * accounts)
+
+
+def _sum(connection: Connection, table: str, labels: str, hour: str) -> None:
+    statement = (
+        f"INSERT INTO {table} (account_id, hour, {labels}, records, charged, cost)"
+        f" SELECT account_id, {hour}, {labels}, count(*), sum(charged), 0 FROM usage_records"
+        f" WHERE account_id LIKE 'acc_old%' GROUP BY account_id, {hour}, {labels}"
+    )
+    connection.execute(text(statement))
 
 
 def _insert(
