@@ -12,7 +12,7 @@ import secrets
 import email_validator
 from flask import current_app
 from itsdangerous import BadData, URLSafeTimedSerializer
-from sqlalchemy import func, select, update
+from sqlalchemy import Update, func, select, update
 from sqlalchemy.orm import Session
 
 import clock
@@ -298,10 +298,15 @@ def _digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
+def _open_links() -> Update:
+    """Ends every open set-up link: the first operator, however made, is the last one that a link could make."""
+    return update(SetupLink).where(SetupLink.used_at.is_(None)).values(used_at=clock.now())
+
+
 def check_setup(secret: str) -> None:
-    """Raises NotFound unless the link can still be used."""
+    """Raises NotFound unless the link can still be used: once, and only while there is no operator."""
     link = db.session.get(SetupLink, _digest(secret))
-    if link is None or link.used_at is not None:
+    if link is None or link.used_at is not None or _has_operator():
         raise NotFound("This set-up link was used already, or is not one of ours. Log in instead.")
 
 
@@ -319,12 +324,10 @@ def set_up(secret: str, email: str, password: str, account_name: str) -> User:
 def _set_up(secret: str, email: str, password_hash: str, account_name: str) -> User:
     try:
         with database.transaction() as session:
-            # Every open link ends with the first one that is used, so that two starts do not make two operators.
-            open_links = update(SetupLink).where(SetupLink.used_at.is_(None)).values(used_at=clock.now())
-            mine = session.execute(open_links.where(SetupLink.secret_hash == _digest(secret)))
-            if not mine.rowcount:  # type: ignore[attr-defined]
+            open_links = _open_links().where(SetupLink.secret_hash == _digest(secret))
+            if not session.execute(open_links).rowcount:  # type: ignore[attr-defined]
                 raise NotFound("This set-up link was used already.")
-            session.execute(open_links)
+            session.execute(_open_links())
             user = _add(session, email, password_hash, operator=True)
             account = accounts.sign_up_account(session, user, account_name)
             accounts.grant_sign_up(session, account.id, [accounts.email_claim(email)])
@@ -351,6 +354,7 @@ def add_operator(email: str) -> tuple[User, str | None]:
 @database.retrying
 def _add_operator(email: str, password_hash: str) -> tuple[User, bool]:
     with database.transaction() as session:
+        session.execute(_open_links())
         user = session.scalars(select(User).where(User.email == email)).first()
         if user is not None:
             user.is_operator = True

@@ -20,8 +20,8 @@ def _email() -> EmailField:
 
 
 def strip(value: str | None) -> str | None:
-    """A filter for fields whose outer spaces mean nothing."""
-    return value.strip() if value else value
+    """A filter for names: one line, without spaces that mean nothing."""
+    return " ".join(value.split()) if value else value
 
 
 class SignupForm(FlaskForm):

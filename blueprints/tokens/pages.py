@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
 from flask import Blueprint, flash, redirect, render_template, url_for
 from flask_login import current_user
 from flask_wtf import FlaskForm
 from werkzeug.wrappers import Response
-from wtforms import DateField, SelectMultipleField, StringField, widgets
+from wtforms import DateField, Field, SelectMultipleField, StringField, widgets
 from wtforms.validators import DataRequired, Length, Optional
+from wtforms.validators import ValidationError as FieldError
 
 import amounts
 import clock
 import settings
 from amounts import to_credits
-from blueprints.auth import guard
-from errors import ValidationError
+from blueprints.auth import forms, guard
 from models.token import Token
 from services import tokens
 
@@ -28,10 +28,10 @@ _LIMIT = 200
 
 
 class TokenForm(FlaskForm):
-    name = StringField("Name", validators=[DataRequired(), Length(max=100)])
+    name = StringField("Name", filters=[forms.strip], validators=[DataRequired(), Length(max=100)])
     scopes = SelectMultipleField(
         "Scopes",
-        choices=[(scope, scope) for scope in _ALL_SCOPES],
+        choices=list(_ALL_SCOPES),
         default=list(_MEMBER_SCOPES),
         option_widget=widgets.CheckboxInput(),
         widget=widgets.ListWidget(prefix_label=False),
@@ -40,6 +40,25 @@ class TokenForm(FlaskForm):
     expires_on = DateField("Expires at the end of", validators=[Optional()])
     cap = StringField("Cap, credits per period", validators=[Optional(), Length(max=30)])
 
+    def validate_expires_on(self, field: Field) -> None:
+        if field.data == date.max or _end_of(field.data) <= clock.now():
+            raise FieldError("Choose today or a later day.")
+
+    def validate_cap(self, field: Field) -> None:
+        try:
+            _micros(field.data)
+        except ValueError as error:
+            raise FieldError(str(error)) from None
+
+
+def _end_of(day: date) -> datetime:
+    """The first moment after the day, in UTC."""
+    return datetime.combine(day, time.min, UTC) + timedelta(days=1)
+
+
+def _micros(typed: str) -> int:
+    return amounts.to_micros(amounts.parse(typed))
+
 
 @blueprint.route("/tokens", methods=["GET", "POST"])
 @guard.member_required
@@ -47,7 +66,7 @@ def index() -> str | tuple[str, int]:
     form = TokenForm()
     manages = guard.current_membership().manages
     if not manages:
-        form.scopes.choices = [(scope, scope) for scope in _MEMBER_SCOPES]
+        form.scopes.choices = list(_MEMBER_SCOPES)
     secret = _create(form) if form.validate_on_submit() else None
     account = guard.current_account()
     rows = tokens.listing(account.id, _LIMIT, user_id=None if manages else current_user.id)
@@ -63,28 +82,16 @@ def index() -> str | tuple[str, int]:
     return (page, 422) if form.errors else page
 
 
-def _create(form: TokenForm) -> str | None:
-    """The new token's secret, or None with the errors on the form."""
-    try:
-        cap = amounts.to_micros(amounts.parse(form.cap.data)) if form.cap.data else None
-    except ValueError as error:
-        form.cap.errors = [str(error)]
-        return None
-    expires_at = None
-    if form.expires_on.data:
-        expires_at = datetime.combine(form.expires_on.data, datetime.min.time(), UTC) + timedelta(days=1)
-    try:
-        _, secret = tokens.create(
-            account_id=guard.current_account().id,
-            name=form.name.data,
-            scopes=form.scopes.data,
-            expires_at=expires_at,
-            cap=cap,
-            user_id=current_user.id,
-        )
-    except ValidationError as error:
-        form.name.errors = [error.detail]
-        return None
+def _create(form: TokenForm) -> str:
+    """The new token's secret."""
+    _, secret = tokens.create(
+        account_id=guard.current_account().id,
+        name=form.name.data,
+        scopes=form.scopes.data,
+        expires_at=_end_of(form.expires_on.data) if form.expires_on.data else None,
+        cap=_micros(form.cap.data) if form.cap.data else None,
+        user_id=current_user.id,
+    )
     return secret
 
 

@@ -84,7 +84,10 @@ def _bounds(account: Account, query: dict[str, Any]) -> tuple[datetime, datetime
     if chosen == "custom":
         if "start" not in query or "end" not in query:
             raise ValidationError({"from": ["An own range needs both days."]})
-        return query["start"], query["end"] + timedelta(days=1)
+        try:
+            return query["start"], query["end"] + timedelta(days=1)
+        except OverflowError:
+            raise ValidationError({"to": ["There is no day after it."]}) from None
     if chosen in ("30d", "90d"):
         return tomorrow - timedelta(days=int(chosen[:-1])), tomorrow
     if chosen != "current":
