@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 
 MICRO = 1_000_000
 """Micro-credits in one credit."""
@@ -14,6 +14,9 @@ MAX_BALANCE = 1_000 * MAX_CREDITS * MICRO
 """Micro-credits that one account's counters may reach: well inside 64 bits, and refused beyond."""
 
 _MAX_DIGITS = 40
+
+EXACT = Context(prec=100)
+"""Adds up costs, which have up to 40 digits, without rounding."""
 
 
 def to_micros(value: Decimal | int) -> int:

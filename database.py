@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from decimal import Context, Decimal
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -26,6 +26,7 @@ from flask import Flask, current_app
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.orm import ORMExecuteState, Session
 
+from amounts import EXACT
 from errors import DatabaseBusy
 from extensions import db
 
@@ -59,10 +60,6 @@ class _Conflict(Exception):
     """The transaction was rolled back for a reason that a second try may not meet."""
 
 
-EXACT = Context(prec=100)
-"""Adds up costs, which have up to 40 digits, without rounding."""
-
-
 def is_sqlite() -> bool:
     return db.engine.dialect.name == "sqlite"
 
@@ -81,6 +78,7 @@ def memory(name: str) -> dict[Any, Any]:
 def engine_options(url: str, threads: int) -> dict[str, Any]:
     """A pool as large as the threads that use it: a request may hold a reading and a writing connection."""
     options: dict[str, Any] = {"pool_size": 2 * threads + 4, "max_overflow": 8, "pool_timeout": 20}
+    options["hide_parameters"] = True  # what people sent must not come out in an error's text
     if url.startswith("sqlite"):
         options["connect_args"] = {"check_same_thread": False, "timeout": 10}
     else:
@@ -120,7 +118,7 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
 
 def _decimal_add(one: str, other: str) -> str:
     """The sum of two of ExactDecimal's texts."""
-    return str(Decimal(one) + Decimal(other))
+    return str(EXACT.add(Decimal(one), Decimal(other)))
 
 
 class _DecimalSum:

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 import ids
-from amounts import MAX_BALANCE
+from amounts import EXACT, MAX_BALANCE
 from errors import ValidationError
 from models.account import Account, Subscription
 from models.credit import CapCounter, Hold, HoldState, Kind, LedgerEntry, Lot, Reason
@@ -231,7 +231,7 @@ class Book:
             row.records += sign
             row.charged += sign * record.charged
             if record.actual_cost is not None:
-                row.cost += sign * record.actual_cost
+                row.cost = EXACT.fma(sign, record.actual_cost, row.cost)
 
     # Caps
 

@@ -14,7 +14,7 @@ from dateutil.relativedelta import relativedelta
 from sqlalchemy import BigInteger, Connection, func, select, type_coerce
 
 import database
-from amounts import to_credits
+from amounts import EXACT, to_credits
 from errors import ValidationError
 from models.usage import SubjectHour, UsageHour, UsageRecord
 
@@ -90,7 +90,7 @@ def summary(account_id: str, start: datetime, end: datetime, interval: str, by: 
             for bucket in (data[bisect_right(starts, part.start) - 1], total):
                 bucket["credits"] += part.charged
                 bucket["records"] += part.records
-                bucket["cost"] += part.cost
+                bucket["cost"] = EXACT.add(bucket["cost"], part.cost)
                 bucket["groups"][part.label] = bucket["groups"].get(part.label, 0) + part.charged
     for bucket in (*data, total):
         bucket["credits"] = to_credits(bucket["credits"])
@@ -111,13 +111,12 @@ class _Part:
 
 def _parts(conn: Connection, account_id: str, start: datetime, end: datetime, by: str, step: str) -> Iterator[_Part]:
     """The sums of `[start, end)`: whole hours are kept as sums, of the hours at the edges the records are read."""
-    first, last = _whole_hour(start + _HOUR - _MICROSECOND), _whole_hour(end)
-    if first >= last:
-        yield from _of_records(conn, account_id, start, end, by)
-        return
+    first = min(_whole_hour(start + _HOUR - _MICROSECOND), end)
+    last = max(first, _whole_hour(end))
     if start < first:
         yield from _of_records(conn, account_id, start, first, by)
-    yield from _of_hours(conn, account_id, first, last, by, step)
+    if first < last:
+        yield from _of_hours(conn, account_id, first, last, by, step)
     if last < end:
         yield from _of_records(conn, account_id, last, end, by)
 
@@ -157,7 +156,7 @@ def _of_hours(conn: Connection, account_id: str, start: datetime, end: datetime,
             whole,
             charged=whole.charged - part.charged,
             records=whole.records - part.records,
-            cost=whole.cost - part.cost,
+            cost=EXACT.subtract(whole.cost, part.cost),
         )
     yield from (part for part in rest.values() if part.records)
 
