@@ -16,7 +16,10 @@ import metrics
 from blueprints import filters, health, navigation, openapi, security, wire
 from blueprints import metrics as metrics_page
 from blueprints.accounts import api as accounts_api
+from blueprints.auth import accounts as account_pages
 from blueprints.auth import guard
+from blueprints.auth import invitations as invitation_pages
+from blueprints.auth import members as members_pages
 from blueprints.auth import pages as auth_pages
 from blueprints.tokens import api as tokens_api
 from blueprints.tokens import pages as tokens_pages
@@ -51,7 +54,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     for module in (usage_api, accounts_api, tokens_api, openapi):
         app.register_blueprint(module.blueprint)
         extensions.csrf.exempt(module.blueprint)
-    for module in (auth_pages, usage_pages, tokens_pages, health, metrics_page):
+    for module in (auth_pages, account_pages, members_pages, invitation_pages):
+        app.register_blueprint(module.blueprint)
+    for module in (usage_pages, tokens_pages, health, metrics_page):
         app.register_blueprint(module.blueprint)
     cli.register(app)
     guard.check(app)

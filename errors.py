@@ -91,6 +91,10 @@ class NoAllowance(SpillwayError):
     status, code, title = 409, "no_allowance", "The account has no allowance to reset"
 
 
+class LastOwner(SpillwayError):
+    status, code, title = 409, "last_owner", "An account needs an owner"
+
+
 class StripeNotConfigured(SpillwayError):
     status, code, title = 409, "stripe_not_configured", "Payments are not set up"
 

@@ -8,23 +8,26 @@ from flask import Flask, request, url_for
 from flask_login import current_user
 
 from blueprints.auth import guard
+from services import members
 
 _ENTRIES = (
     ("Usage", "usage_pages.index"),
     ("Tokens", "tokens_pages.index"),
+    ("Members", "members_pages.index"),
     ("Settings", "auth_pages.settings"),
 )
 
 
 def _context() -> dict[str, Any]:
     if not current_user.is_authenticated:
-        return {"nav": [], "nav_account": ""}
+        return {"nav": [], "nav_account": None, "nav_places": []}
+    account = guard.account_or_none()
+    entries = _ENTRIES if account is not None else _ENTRIES[-1:]
     nav = [
         {"label": label, "url": url_for(endpoint), "active": request.endpoint == endpoint}
-        for label, endpoint in _ENTRIES
+        for label, endpoint in entries
     ]
-    account = guard.account_or_none()
-    return {"nav": nav, "nav_account": account.name if account is not None else current_user.email}
+    return {"nav": nav, "nav_account": account, "nav_places": members.places(current_user.id)}
 
 
 def register(app: Flask) -> None:

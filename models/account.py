@@ -13,6 +13,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -31,7 +32,8 @@ class Account(Base):
     """`seq` counts the account's usage records and ledger entries, so that their order is certain.
 
     `period_start`/`period_end` mirror the current subscription's period, so that spending reads one row.
-    `rates` are negotiated rates as JSON (`{"chat@gpt": "per_unit=2"}`), null for the catalog's.
+    `rates` are negotiated rates as JSON (`{"chat@gpt": "per_unit=2"}`), null for the catalog's. `free_allowance`: the
+    free plan's monthly credits come to it; a person has them on one account, however many they open.
     """
 
     __tablename__ = "accounts"
@@ -56,6 +58,7 @@ class Account(Base):
     period_start: Mapped[datetime] = mapped_column(UtcDateTime)
     period_end: Mapped[datetime] = mapped_column(UtcDateTime)
     rates: Mapped[str | None] = mapped_column(Text)
+    free_allowance: Mapped[bool] = mapped_column(default=True, server_default=text("true"))
     seq: Mapped[int] = mapped_column(BigInteger, default=0)
     unfunded: Mapped[Micros] = mapped_column(default=0)
     debt: Mapped[Micros] = mapped_column(default=0)
@@ -101,7 +104,7 @@ class Subscription(Base):
 
 
 class SignupClaim(Base):
-    """One row per person (hash of the e-mail) or external id that ever had the sign-up credits."""
+    """One row per person (hash of the e-mail) or external id that ever had the sign-up credits or a free allowance."""
 
     __tablename__ = "signup_claims"
 

@@ -12,6 +12,8 @@ from models.types import UtcDateTime
 
 SCOPES = ("read", "write", "billing", "tokens", "admin")
 """`admin` is for service tokens only."""
+MEMBER_SCOPES = ("read", "write")
+"""What the tokens of somebody who does not manage the account may do."""
 
 
 class Token(Base):

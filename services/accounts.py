@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, or_, select, update
+from sqlalchemy import Connection, or_, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -19,15 +19,20 @@ import settings
 from errors import AccountClosed, AccountNotFound, Forbidden, ValidationError
 from extensions import db
 from models.account import Account, AccountStatus, Membership, Role, SignupClaim
-from models.credit import Kind, Reason
+from models.credit import HoldState, Kind, Reason
+from models.invitation import OPEN, Invitation
 from models.token import Token
 from models.user import User
-from services import catalog, credits, periods, plans
+from services import catalog, credits, periods, plans, throttle
 from services.books import Book
+from services.throttle import Limit
 from services.tokens import Caller
 
 LOCAL_TIERS = (plans.FREE_TIER, "enterprise")
 """Tiers that exist without a price in the catalog."""
+
+
+_OPENED = Limit("accounts-opened", 10, 3600)
 
 
 EXTERNAL_ID = r"(?!acc_)[A-Za-z0-9._:@-]{1,128}"
@@ -47,13 +52,28 @@ def checked_external_id(value: str) -> str:
 def sign_up_account(session: Session, user: User, name: str) -> Account:
     """An account owned by `user`, on the free plan, in the session's transaction.
 
-    The sign-up credits come at once unless SIGNUP_GRANT waits for the verified e-mail.
+    The sign-up credits come at once unless SIGNUP_GRANT waits for the verified e-mail, and never a second time for
+    one person; nor does the free plan's allowance.
     """
-    account = _make(session, name=name, email=user.email, external_id=None)
+    free_claim = _claim("free", user.email)
+    account = _make(session, name=name, email=user.email, external_id=None, free_claim=free_claim)
     session.add(Membership(user_id=user.id, account_id=account.id, role=Role.OWNER, created_at=account.created_at))
     if settings.current().signup_grant == "immediate" or user.email_verified_at is not None:
         grant_sign_up(session, account.id, [email_claim(user.email)])
     return account
+
+
+def open_account(user: User, name: str) -> Account:
+    """One more account of a person who has signed up before. Raises RateLimited."""
+    throttle.attempt(_OPENED, user.id)
+    catalog.current()  # before the transaction: on the very first use it writes one of its own
+    return _open_account(user.id, name)
+
+
+@database.retrying
+def _open_account(user_id: str, name: str) -> Account:
+    with database.transaction() as session:
+        return sign_up_account(session, session.get_one(User, user_id), name)
 
 
 def create_by_operator(external_id: str, name: str, email: str | None) -> tuple[Account, bool]:
@@ -86,7 +106,9 @@ def _create_by_operator(external_id: str, name: str, email: str | None) -> Accou
         return account
 
 
-def _make(session: Session, *, name: str, email: str | None, external_id: str | None) -> Account:
+def _make(
+    session: Session, *, name: str, email: str | None, external_id: str | None, free_claim: str | None = None
+) -> Account:
     now = clock.now()
     start, end = periods.month_period(now, now)
     account = Account(
@@ -104,6 +126,9 @@ def _make(session: Session, *, name: str, email: str | None, external_id: str | 
     terms = catalog.current()
     session.add(account)
     session.flush()
+    if free_claim is not None and not _stake(session, account.id, [free_claim]):
+        account.free_allowance = False
+        session.flush()
     conn = session.connection()
     book = _book(conn, account.id, terms)
     plans.start_plan(conn, book, plans.FREE_TIER, included=0, rollover_max=None, ends_at=None, first=True)
@@ -127,17 +152,10 @@ def _claim(kind: str, value: str) -> str:
 
 def grant_sign_up(session: Session, account_id: str, claims: list[str]) -> bool:
     """The sign-up credits, unless one of the claims had them before; in the session's transaction."""
-    session.flush()
-    conn = session.connection()
-    insert = sqlite.insert if conn.dialect.name == "sqlite" else postgresql.insert
-    now = clock.now()
-    fresh = 0
-    for claim in sorted(claims):
-        statement = insert(SignupClaim).values(key=claim, account_id=account_id, created_at=now)
-        fresh += len(conn.execute(statement.on_conflict_do_nothing().returning(SignupClaim.key)).all())
     terms = catalog.current()
-    if fresh < len(claims) or not terms.signup_credits:
+    if _stake(session, account_id, claims) < len(claims) or not terms.signup_credits:
         return False
+    conn = session.connection()
     book = _book(conn, account_id, terms)
     book.issue(
         Kind.GRANTED,
@@ -150,14 +168,32 @@ def grant_sign_up(session: Session, account_id: str, claims: list[str]) -> bool:
     return True
 
 
+def _stake(session: Session, account_id: str, claims: list[str]) -> int:
+    """Keep the claims for the account; how many were nobody's before."""
+    session.flush()
+    conn = session.connection()
+    insert = sqlite.insert if conn.dialect.name == "sqlite" else postgresql.insert
+    now = clock.now()
+    fresh = 0
+    for claim in sorted(claims):
+        statement = insert(SignupClaim).values(key=claim, account_id=account_id, created_at=now)
+        fresh += len(conn.execute(statement.on_conflict_do_nothing().returning(SignupClaim.key)).all())
+    return fresh
+
+
 @database.retrying
 def grant_verified(user_id: str) -> bool:
-    """The sign-up credits of a user whose e-mail is verified now, on the first account they own."""
+    """The sign-up credits of a user whose e-mail is verified now, on the first account they opened and own.
+
+    An account they were invited into gets none, so that owners can not collect them by inviting.
+    """
+    invited = select(Invitation.account_id).where(Invitation.accepted_by == user_id)
     with database.transaction() as session:
         user = session.get_one(User, user_id)
         owned = session.scalars(
             select(Membership)
             .where(Membership.user_id == user_id, Membership.role == Role.OWNER)
+            .where(Membership.account_id.not_in(invited))
             .order_by(Membership.created_at, Membership.account_id)
         ).first()
         if owned is None or user.email_verified_at is None:
@@ -225,7 +261,10 @@ def membership(user_id: str, account_id: str | None) -> Membership | None:
     mine = db.session.scalars(
         select(Membership).where(Membership.user_id == user_id).order_by(Membership.created_at, Membership.account_id)
     ).all()
-    return next((one for one in mine if one.account_id == account_id), mine[0] if mine else None)
+    found = next((one for one in mine if one.account_id == account_id), mine[0] if mine else None)
+    if found is not None:
+        db.session.expunge(found)  # what the request was let in by stays readable when they are removed meanwhile
+    return found
 
 
 def listing(limit: int, before: tuple[datetime, str] | None = None, search: str | None = None) -> list[Account]:
@@ -308,9 +347,35 @@ def restore(account_id: str, reason: str) -> Account:
     return _set_status(account_id, AccountStatus.ACTIVE, reason)
 
 
-def close(account_id: str, reason: str) -> Account:
-    """End the account for good: its tokens are revoked, its ledger stays. Harmless when closed already."""
-    return _set_status(account_id, AccountStatus.CLOSED, reason)
+@database.retrying
+def close(account_id: str, reason: str, *, by: str | None = None) -> Account:
+    """End the account for good. Harmless when closed already.
+
+    Its tokens are revoked, open holds come free and invitations end; its ledger stays. `by` is the person who asks,
+    who must be an owner. Raises Forbidden, AccountNotFound.
+    """
+    with credits.locked([account_id]) as books:
+        book, conn = books[account_id], books.conn
+        if by is not None:
+            _require_owner(conn, account_id, by)
+        for hold in book.holds.values():
+            if hold.state == HoldState.OPEN:
+                hold.state, hold.closed_at = HoldState.RELEASED.value, book.now
+                book.changed_holds[hold.id] = hold
+        if not book.account.is_closed:
+            closed = update(Account).where(Account.id == account_id)
+            conn.execute(closed.values(status=AccountStatus.CLOSED.value, status_reason=reason))
+        revoked = update(Token).where(Token.account_id == account_id, Token.revoked_at.is_(None))
+        conn.execute(revoked.values(revoked_at=book.now))
+        unanswered = update(Invitation).where(Invitation.account_id == account_id, text(OPEN))
+        conn.execute(unanswered.values(withdrawn_at=book.now))
+    return get(account_id)
+
+
+def _require_owner(conn: Connection, account_id: str, user_id: str) -> None:
+    place = (Membership.account_id == account_id, Membership.user_id == user_id, Membership.role == Role.OWNER)
+    if conn.execute(select(Membership.role).where(*place)).first() is None:
+        raise Forbidden("Only an owner can close the account.")
 
 
 @database.retrying
@@ -319,12 +384,8 @@ def _set_status(account_id: str, status: AccountStatus, reason: str) -> Account:
         account = session.get(Account, account_id, with_for_update=True)
         if account is None:
             raise AccountNotFound()
-        if account.is_closed and status != AccountStatus.CLOSED:
+        if account.is_closed:
             raise AccountClosed()
-        if not account.is_closed:
-            account.status = status.value
-            account.status_reason = reason
-        if status == AccountStatus.CLOSED:
-            open_tokens = update(Token).where(Token.account_id == account_id, Token.revoked_at.is_(None))
-            session.execute(open_tokens.values(revoked_at=clock.now()))
+        account.status = status.value
+        account.status_reason = reason
         return account

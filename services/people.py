@@ -55,7 +55,7 @@ def sign_up(email: str, password: str, account_name: str, address: str) -> User:
     Raises ValidationError, also when the e-mail is taken; RateLimited.
     """
     email = normalized(email)
-    _check_password(password, email)
+    check_password(password, email)
     throttle.attempt(_SIGNUP_ADDRESS, address)
     password_hash = passwords.hashed(password)
     catalog.current()  # before the transaction: on the very first use it writes one of its own
@@ -92,6 +92,16 @@ def _add(session: Session, email: str, password_hash: str, *, operator: bool = F
     )
     session.add(user)
     session.flush()
+    return user
+
+
+def invited(session: Session, email: str, password_hash: str) -> User:
+    """A new person without an account of their own, whose address a link that came by mail has proved.
+
+    In the session's transaction.
+    """
+    user = _add(session, email, password_hash)
+    user.email_verified_at = user.created_at
     return user
 
 
@@ -134,7 +144,8 @@ def normalized(email: str) -> str:
     return (checked.ascii_email or checked.normalized).lower()
 
 
-def _check_password(password: str, email: str, field: str = "password") -> None:
+def check_password(password: str, email: str, field: str = "password") -> None:
+    """Whether a new password will do. Raises ValidationError at `field`."""
     if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
         raise ValidationError({field: [f"{SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters."]})
     if password.strip().lower() == email:
@@ -149,7 +160,7 @@ def change_password(user: User, current: str, new: str) -> User:
     throttle.attempt(_LOGIN, user.email, "settings")
     if not passwords.matches(user.password_hash, current):
         raise ValidationError({"current": ["That is not your password."]})
-    _check_password(new, user.email, "new")
+    check_password(new, user.email, "new")
     throttle.forgive(_LOGIN, user.email, "settings")
     changed = _set_password(user.id, user.session_version, passwords.hashed(new))
     if changed is None:
@@ -199,7 +210,7 @@ def reset(token: str, password: str) -> User:
     user = user_of_reset(token)
     if user is None:
         raise NotFound("This link was used or has expired. Ask for a new one.")
-    _check_password(password, user.email)
+    check_password(password, user.email)
     changed = _set_password(user.id, user.session_version, passwords.hashed(password), proves_email=True)
     if changed is None:
         raise NotFound("This link was used or has expired. Ask for a new one.")
@@ -314,7 +325,7 @@ def set_up(secret: str, email: str, password: str, account_name: str) -> User:
     """The first operator, with an account and its sign-up credits. Raises NotFound, ValidationError."""
     check_setup(secret)
     email = normalized(email)
-    _check_password(password, email)
+    check_password(password, email)
     password_hash = passwords.hashed(password)
     catalog.current()
     return _set_up(secret, email, password_hash, account_name)

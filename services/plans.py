@@ -86,7 +86,7 @@ def period_of(subscription: Any, moment: datetime) -> tuple[datetime, datetime]:
 def included_in(book: Book, subscription: Any) -> int:
     """The allowance of a period. The free plan's is the catalog's of today: nobody subscribed to it."""
     if subscription.tier == FREE_TIER:
-        return int(book.catalog.free_monthly_credits)
+        return int(book.catalog.free_monthly_credits) if book.account.free_allowance else 0
     return int(subscription.included)
 
 

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import select, update
+from sqlalchemy.orm import Session
 
 import clock
 import database
 import ids
 from errors import AccountClosed, Forbidden, MissingScope, NotFound, Unauthenticated, ValidationError
 from extensions import db
-from models.account import Account
+from models.account import Account, Membership
 from models.token import SCOPES, Token
 
 _FORM = re.compile(r"spw_([0-9a-z]{16})([A-Za-z0-9_-]{43})", re.ASCII)
@@ -149,7 +150,8 @@ def create(
 ) -> tuple[Token, str]:
     """A new token and, this once, its secret form `spw_…`. `account_id` None makes a service token.
 
-    A creating token can not hand out more than it has. Raises ValidationError, Forbidden, AccountClosed.
+    A creating token can not hand out more than it has, and who was removed from the account creates none. Raises
+    ValidationError, Forbidden, AccountClosed, Unauthenticated.
     """
     wanted = _checked_scopes(scopes, service=account_id is None)
     if expires_at is not None and expires_at <= clock.now():
@@ -158,9 +160,9 @@ def create(
         _check_within(creator, wanted, expires_at, cap)
     token_id, secret = ids.short("tok"), secrets.token_urlsafe(32)
     with database.transaction() as session:
-        account = session.get(Account, account_id) if account_id is not None else None
-        if account is not None and account.is_closed:
-            raise AccountClosed()
+        # Under the account's lock: closing it or removing the person meanwhile would else miss this token.
+        account = session.get(Account, account_id, with_for_update=True) if account_id is not None else None
+        _check_still_may(session, account, creator, user_id)
         token = Token(
             id=token_id,
             account_id=account_id,
@@ -174,6 +176,19 @@ def create(
         )
         session.add(token)
     return token, f"spw_{token_id.removeprefix('tok_')}{secret}"
+
+
+def _check_still_may(session: Session, account: Account | None, creator: Caller | None, user_id: str | None) -> None:
+    """Judge again what may have changed since the request was let in."""
+    if creator is not None:
+        check(session.get(Token, creator.token_id), creator.presented, None, clock.now())
+    if account is None:
+        return
+    if account.is_closed:
+        raise AccountClosed()
+    own = creator is None or not creator.is_service
+    if own and user_id is not None and session.get(Membership, (user_id, account.id)) is None:
+        raise Forbidden("You do not belong to the account any more.")
 
 
 def _checked_scopes(scopes: Iterable[str], *, service: bool) -> list[str]:
@@ -205,6 +220,17 @@ def revoke(token_id: str, own_account: str | None, user_id: str | None = None) -
         if token is None or foreign or (user_id is not None and token.user_id != user_id):
             raise NotFound("No such token.")
         if token.revoked_at is None:
+            token.revoked_at = clock.now()
+
+
+def revoke_made_by(session: Session, account_id: str, user_id: str, keep: Iterable[str] = ()) -> None:
+    """End the tokens that the person made in the account, in the session's transaction, under the account's lock.
+
+    One that has no scope but those of `keep` stays.
+    """
+    good = select(Token).where(Token.account_id == account_id, Token.user_id == user_id, Token.revoked_at.is_(None))
+    for token in session.scalars(good.order_by(Token.id)):
+        if not set(token.scope_list).issubset(keep):
             token.revoked_at = clock.now()
 
 

@@ -26,6 +26,13 @@
       navigator.clipboard.writeText(source.value || source.textContent).then(function () { button.textContent = "Copied"; });
     });
   });
+  // The account switcher folds up when something else is meant.
+  document.querySelectorAll("details.switcher").forEach(function (menu) {
+    document.addEventListener("click", function (event) { if (!menu.contains(event.target)) { menu.open = false; } });
+    menu.addEventListener("keydown", function (event) {
+      if (event.key === "Escape" && menu.open) { menu.open = false; menu.querySelector("summary").focus(); }
+    });
+  });
   document.querySelectorAll("form[data-auto] select").forEach(function (select) {
     select.addEventListener("change", function () { select.form.submit(); });
   });

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flask_wtf import FlaskForm
-from wtforms import EmailField, Field, PasswordField, StringField
+from wtforms import EmailField, Field, PasswordField, SelectField, StringField
 from wtforms.validators import InputRequired, Length
 
 from errors import ValidationError
@@ -50,6 +50,21 @@ class PasswordForm(FlaskForm):
 
 class AccountForm(FlaskForm):
     name = StringField("Name", filters=[strip], validators=[InputRequired("A name."), Length(max=200)])
+
+
+class InviteForm(FlaskForm):
+    email = EmailField("E-mail", validators=[InputRequired("An e-mail address."), Length(max=254)])
+    role = SelectField("Role")
+
+
+class JoinForm(FlaskForm):
+    password = PasswordField(
+        "Your password", validators=[InputRequired("Your password."), Length(max=LONGEST_PASSWORD)]
+    )
+
+
+class CloseForm(FlaskForm):
+    name = StringField("Name of the account", validators=[InputRequired("Type the name to confirm."), Length(max=200)])
 
 
 class EmptyForm(FlaskForm):

@@ -54,6 +54,21 @@ def member_required(view: View) -> View:
     return cast(View, guarded)
 
 
+def manager_required(view: View) -> View:
+    """Owners and admins of the account; the page is about `current_account()`."""
+
+    @functools.wraps(view)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        if not current_user.is_authenticated:
+            return _to_login()
+        if not current_membership().manages:
+            raise Forbidden("Only the account's owners and admins can do that.")
+        return view(*args, **kwargs)
+
+    guarded.access = "manager"  # type: ignore[attr-defined]
+    return cast(View, guarded)
+
+
 def operator_required(view: View) -> View:
     """Operators only."""
 
@@ -78,10 +93,21 @@ def _to_login() -> Response:
 
 
 def start_session(user: User) -> None:
-    """Log the user in with a session that holds nothing from before."""
+    """Log the user in with a session that holds nothing from before, but the account they look at."""
+    mine = current_user.is_authenticated and current_user.id == user.id
+    chosen = session.get(_ACCOUNT) if mine else None
     session.clear()
     session.permanent = True
     login_user(user)
+    if chosen is not None:
+        session[_ACCOUNT] = chosen
+
+
+def choose_account(account_id: str) -> None:
+    """From now on the session's pages are about this account, as long as the user belongs to it."""
+    session[_ACCOUNT] = account_id
+    g.pop("membership", None)
+    g.pop("account", None)
 
 
 # The account a page is about
@@ -109,7 +135,7 @@ def current_membership() -> Membership:
     """Raises Forbidden for a person without an account."""
     membership = _membership()
     if membership is None:
-        raise Forbidden("You belong to no account. Ask its owner to invite you.")
+        raise Forbidden("You belong to no account now. Ask for an invitation, or open an account of your own.")
     return membership
 
 

@@ -162,10 +162,11 @@ def settings() -> Page:
 
 def _settings_page(account_form: forms.AccountForm | None = None) -> dict[str, Any]:
     account = guard.account_or_none()
+    role = guard.current_membership().role if account is not None else None
     manages = account is not None and guard.current_membership().manages
     if account_form is None and account is not None:
         account_form = forms.AccountForm(formdata=None, name=account.name)
-    return {"account": account, "manages": manages, "account_form": account_form}
+    return {"account": account, "role": role, "manages": manages, "account_form": account_form}
 
 
 @blueprint.post("/settings/account")

@@ -17,12 +17,11 @@ import clock
 import settings
 from amounts import to_credits
 from blueprints.auth import forms, guard
-from models.token import Token
+from models.token import MEMBER_SCOPES, Token
 from services import tokens
 
 blueprint = Blueprint("tokens_pages", __name__)
 
-_MEMBER_SCOPES = ("read", "write")
 _ALL_SCOPES = ("read", "write", "billing", "tokens")
 _LIMIT = 200
 
@@ -32,7 +31,7 @@ class TokenForm(FlaskForm):
     scopes = SelectMultipleField(
         "Scopes",
         choices=list(_ALL_SCOPES),
-        default=list(_MEMBER_SCOPES),
+        default=list(MEMBER_SCOPES),
         option_widget=widgets.CheckboxInput(),
         widget=widgets.ListWidget(prefix_label=False),
         validators=[DataRequired("Choose at least one.")],
@@ -66,7 +65,7 @@ def index() -> str | tuple[str, int]:
     form = TokenForm()
     manages = guard.current_membership().manages
     if not manages:
-        form.scopes.choices = list(_MEMBER_SCOPES)
+        form.scopes.choices = list(MEMBER_SCOPES)
     secret = _create(form) if form.validate_on_submit() else None
     account = guard.current_account()
     rows = tokens.listing(account.id, _LIMIT, user_id=None if manages else current_user.id)
