@@ -16,6 +16,9 @@ from services import accounts, catalog, credits, verify
 from tests.factories import Api
 from tests.moments import At
 
+ON_SQLITE = pytest.mark.parametrize("database", ["sqlite"])
+"""For rules that no statement of either database has a part in."""
+
 CATALOG = """
 [product]
 free_monthly_credits = {free}
@@ -207,6 +210,7 @@ def test_after_months_off_only_the_running_period_is_issued(tenant: Tenant, at: 
     ]
 
 
+@ON_SQLITE
 def test_a_month_end_anchor_comes_back_to_its_day(tenant: Tenant, at: At) -> None:
     tenant.plan("custom", included_credits=100)
     ends = []
@@ -218,6 +222,7 @@ def test_a_month_end_anchor_comes_back_to_its_day(tenant: Tenant, at: At) -> Non
     assert tenant.balance["allowance"]["remaining"] == 100
 
 
+@ON_SQLITE
 def test_a_leap_year_gives_the_anchor_a_29th(tenant: Tenant, at: At) -> None:
     tenant.plan("custom", included_credits=100)
     at("2028-02-10T00:00:00Z")
@@ -226,6 +231,7 @@ def test_a_leap_year_gives_the_anchor_a_29th(tenant: Tenant, at: At) -> None:
     assert tenant.period == ("2028-02-29T10:00:00Z", "2028-03-31T10:00:00Z")
 
 
+@ON_SQLITE
 def test_what_was_given_survives_the_renewal(tenant: Tenant, at: At) -> None:
     tenant.plan("custom", included_credits=100)
     at("2026-02-28T10:00:00Z")
@@ -249,6 +255,7 @@ def test_a_suspended_account_is_renewed_and_a_closed_one_is_not(app: Flask, oper
 # The free plan
 
 
+@ON_SQLITE
 def test_the_free_plan_has_todays_free_allowance(tenant: Tenant, at: At, write_catalog: Any) -> None:
     assert (tenant.balance["plan"], tenant.allowance) == ("free", (0, 0, 0))
     write_catalog(free=50)
@@ -285,6 +292,7 @@ def test_unused_allowance_is_carried_over_up_to_the_plans_limit(tenant: Tenant, 
     ]
 
 
+@ON_SQLITE
 def test_nothing_left_carries_nothing(tenant: Tenant, at: At, write_catalog: Any) -> None:
     write_catalog()
     tenant.plan("keep")
@@ -294,6 +302,7 @@ def test_nothing_left_carries_nothing(tenant: Tenant, at: At, write_catalog: Any
     assert tenant.entries("rollover") == []
 
 
+@ON_SQLITE
 def test_what_is_carried_ends_with_the_next_period(tenant: Tenant, at: At, write_catalog: Any) -> None:
     write_catalog()
     tenant.plan("keep")
@@ -323,6 +332,7 @@ def test_unseen_periods_carry_over_as_if_they_had_been_seen(
     assert [change for _, change, _ in unseen.entries("rollover")] == [35]
 
 
+@ON_SQLITE
 def test_a_plan_without_a_limit_carries_nothing(tenant: Tenant, at: At) -> None:
     tenant.plan("custom", included_credits=100)
     at("2026-02-28T10:00:00Z")
@@ -365,6 +375,7 @@ def test_a_plan_that_ended_while_nobody_looked_issues_nothing(tenant: Tenant, at
     ]
 
 
+@ON_SQLITE
 def test_an_end_in_the_past_is_refused(tenant: Tenant) -> None:
     body = {"tier": "enterprise", "included_credits": 1, "ends_at": "2026-01-31T10:00:00Z"}
     answer = tenant.operator.post(f"/accounts/{tenant.ref}/plan", body)
@@ -393,6 +404,7 @@ def test_an_upgrade_takes_effect_at_once_with_its_whole_allowance(tenant: Tenant
     assert tenant.allowance[2] == 500
 
 
+@ON_SQLITE
 def test_a_downgrade_leaves_the_smaller_allowance_and_what_was_given(tenant: Tenant, at: At) -> None:
     tenant.plan("large", included_credits=500)
     tenant.use(30)
@@ -413,6 +425,7 @@ def test_going_free_ends_the_allowance_and_returns_to_the_accounts_own_month(ten
     assert tenant.period == ("2026-01-31T10:00:00Z", "2026-02-28T10:00:00Z")
 
 
+@ON_SQLITE
 def test_a_plan_of_the_catalog_needs_no_terms_and_an_unknown_one_does(tenant: Tenant, write_catalog: Any) -> None:
     write_catalog(included=250)
     tenant.plan("keep")
@@ -423,6 +436,7 @@ def test_a_plan_of_the_catalog_needs_no_terms_and_an_unknown_one_does(tenant: Te
     assert tenant.balance["plan"] == "keep"
 
 
+@ON_SQLITE
 def test_a_subscriber_keeps_the_allowance_of_the_day_they_subscribed(
     tenant: Tenant, at: At, write_catalog: Any
 ) -> None:
@@ -434,6 +448,7 @@ def test_a_subscriber_keeps_the_allowance_of_the_day_they_subscribed(
     assert tenant.allowance == (100, 0, 100)
 
 
+@ON_SQLITE
 def test_a_closed_account_gets_no_plan(tenant: Tenant) -> None:
     assert tenant.operator.post(f"/accounts/{tenant.ref}/close", {"reason": "test"}).status == 200
     answer = tenant.operator.post(f"/accounts/{tenant.ref}/plan", {"tier": "custom", "included_credits": 1})
