@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
 import threading
@@ -448,6 +449,8 @@ def test_a_process_that_dies_in_a_transaction_lets_go_and_leaves_nothing(
     app: Flask, account: str, start: Start
 ) -> None:
     process = start(HOLD)
+    with Path(f"{db.engine.url.database}.lock").open() as lock, pytest.raises(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     names: list[str] = []
 
     def write() -> None:
