@@ -75,7 +75,56 @@ _TOKEN: dict[str, Schema] = {
     "revoked_at": _maybe(_TIME),
 }
 
+_PART = _object({"input": _STRING, "amount": _NUMBER, "price": _NUMBER, "per": _NUMBER, "credits": _NUMBER})
+_REQUEST: dict[str, Schema] = {
+    "credits": _maybe(_NUMBER),
+    "operation": _maybe(_STRING),
+    "quantity": _NUMBER,
+    "llm_provider": _maybe(_STRING),
+    "llm_model": _maybe(_STRING),
+    "prompt_tokens": _maybe(_INTEGER),
+    "completion_tokens": _maybe(_INTEGER),
+    "total_tokens": _maybe(_INTEGER),
+    "actual_cost": _maybe(_NUMBER),
+    "success": _BOOLEAN,
+    "retry": _BOOLEAN,
+    "source": _maybe(_STRING),
+    "subject": _maybe(_STRING),
+    "properties": {"type": "object"},
+    "enforce": _BOOLEAN,
+    "idempotency_key": _maybe(_STRING),
+    "hold": _maybe(_STRING),
+    "occurred_at": _maybe(_TIME),
+}
+_PRICING: dict[str, Schema] = {
+    "basis": {"type": "string", "enum": ["credits", "rate", "hold"]},
+    "parts": {"type": "array", "items": _PART},
+    "sum": _NUMBER,
+    "round": {"type": "string", "enum": ["up", "none"]},
+    "rounded": _NUMBER,
+    "minimum": _maybe(_NUMBER),
+    "maximum": _maybe(_NUMBER),
+    "priced": _NUMBER,
+    "charged": _NUMBER,
+    "free_because": {"type": "array", "items": {"type": "string", "enum": ["failed", "retry"]}},
+}
+_DRAWN: dict[str, Schema] = {
+    "lot": _STRING,
+    "kind": _STRING,
+    "credits": _NUMBER,
+    "remaining_before": _NUMBER,
+    "remaining_after": _NUMBER,
+    "expires_at": _maybe(_TIME),
+    "entry": _STRING,
+}
+_MOVED = _object({"opening_balance": _NUMBER, "change": _NUMBER, "closing_balance": _NUMBER})
+_ENTRIES: Schema = {"type": "array", "items": {"$ref": "#/components/schemas/LedgerEntry"}}
+
+CSV = "Csv"
+"""The name of every answer that is a table for spreadsheets."""
+
 ANSWERS: dict[str, Schema] = {
+    CSV: {"type": "string", "description": "Comma-separated values in UTF-8, the columns' names in the first line."},
     "Problem": {
         "type": "object",
         "properties": {
@@ -156,6 +205,60 @@ ANSWERS: dict[str, Schema] = {
             "by": _STRING,
             "data": {"type": "array", "items": _object({"start": _TIME} | _BUCKET)},
             "total": _object(_BUCKET),
+        }
+    ),
+    "Explanation": _object(
+        {
+            "id": _STRING,
+            "account": _STRING,
+            "record": {"$ref": "#/components/schemas/Record"},
+            "request": _object(_REQUEST),
+            "catalog_version": _INTEGER,
+            "rate": _maybe(
+                _object({"text": _STRING, "operation": _STRING, "model": _maybe(_STRING), "source": _STRING})
+            ),
+            "pricing": _object(_PRICING),
+            "rule": _object({"name": _STRING, "reason": _STRING}),
+            "lots": {"type": "array", "items": _object(_DRAWN)},
+            "overage": _NUMBER,
+            "unfunded": _NUMBER,
+            "balance_before": _SHORT_BALANCE,
+            "balance_after": _SHORT_BALANCE,
+            "later": _ENTRIES,
+        }
+    ),
+    "Stats": _object(
+        {
+            "account": _STRING,
+            "period": _object({"start": _TIME, "end": _TIME}),
+            "used": _NUMBER,
+            "remaining": _NUMBER,
+            "percent": _NUMBER,
+            "daily_average": _NUMBER,
+            "forecast": _object(
+                {
+                    "period_end_credits": _NUMBER,
+                    "runs_out": _maybe(_object({"earliest": _TIME, "likely": _TIME, "latest": _TIME})),
+                    "enough_history": _BOOLEAN,
+                }
+            ),
+            "alerts": {"type": "array", "items": {"type": "object"}},
+            "as_of": _TIME,
+        }
+    ),
+    "Statement": _object(
+        {
+            "account": _STRING,
+            "month": _STRING,
+            "period": _object({"start": _TIME, "end": _TIME}),
+            "opening_balance": _NUMBER,
+            "closing_balance": _NUMBER,
+            "by_kind": _object({"allowance": _MOVED, "purchased": _MOVED, "granted": _MOVED}),
+            "unfunded": _NUMBER,
+            "overage": _NUMBER,
+            "debt": _NUMBER,
+            "as_of": _TIME,
+            "entries": _ENTRIES,
         }
     ),
     "Check": _object(

@@ -12,6 +12,8 @@ from services import members
 
 _ENTRIES = (
     ("Usage", "usage_pages.index"),
+    ("Ledger", "statement_pages.ledger_page"),
+    ("Statement", "statement_pages.statement_page"),
     ("Tokens", "tokens_pages.index"),
     ("Members", "members_pages.index"),
     ("Settings", "auth_pages.settings"),

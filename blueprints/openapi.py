@@ -13,7 +13,7 @@ from flask import Blueprint, Response
 import errors
 from amounts import MAX_CREDITS, to_credits
 from blueprints import fields
-from blueprints.answers import ANSWERS
+from blueprints.answers import ANSWERS, CSV
 from blueprints.auth import guard
 from blueprints.wire import Operation, answer, operations
 
@@ -151,7 +151,8 @@ def _responses(operation: Operation) -> dict[str, Any]:
     for status, name in operation.answers.items():
         responses[str(status)] = {"description": _described(status)}
         if name:
-            content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+            media = "text/csv" if name == CSV else "application/json"
+            content = {media: {"schema": {"$ref": f"#/components/schemas/{name}"}}}
             responses[str(status)]["content"] = content
     for status, codes in sorted(_refusals().items()):
         responses[str(status)] = {

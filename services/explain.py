@@ -47,7 +47,7 @@ def explain(record_id: str, own_account: str | None) -> dict[str, Any]:
         "request": _request(record),
         "catalog_version": record.catalog_version,
         "rate": _rate(record, rate),
-        "pricing": _pricing(record, rate),
+        "pricing": _pricing(record, rate, hold),
         "rule": _rule(record, hold, before),
         "lots": [_drawn(entry, lots[entry.lot_id].expires_at) for entry in drawn],
         "overage": to_credits(record.overage),
@@ -120,19 +120,21 @@ def _rate(record: UsageRecord, rate: Rate | None) -> dict[str, Any] | None:
     }
 
 
-def _pricing(record: UsageRecord, rate: Rate | None) -> dict[str, Any]:
+def _pricing(record: UsageRecord, rate: Rate | None, hold: Hold | None) -> dict[str, Any]:
+    """Priced by its rate, by the credits it named, or (a capture that took just what was held) by its hold."""
+    by_hold = hold is not None and record.explicit_credits == hold.amount
     priced = to_credits(record.priced)
     working: dict[str, Any] = {"parts": [], "sum": priced, "round": "none", "rounded": priced}
     if rate is not None:
         working = _working(record, rate)
     return {
-        "basis": "credits" if rate is None else "rate",
+        "basis": "rate" if rate is not None else "hold" if by_hold else "credits",
         **working,
         "minimum": _number(rate.minimum) if rate else None,
         "maximum": _number(rate.maximum) if rate else None,
         "priced": priced,
         "charged": to_credits(record.charged),
-        "free_because": _free_because(record),
+        "free_because": _free_because(record, rate),
     }
 
 
@@ -176,11 +178,13 @@ def _number(value: Decimal | None) -> int | Decimal | None:
     return int(value) if value == value.to_integral_value() else value.normalize(_WIDE)
 
 
-def _free_because(record: UsageRecord) -> list[str]:
+def _free_because(record: UsageRecord, rate: Rate | None) -> list[str]:
     """The markers for which work that has a price was not charged."""
     if record.charged == record.priced:
         return []
-    return [name for name, present in (("failed", not record.success), ("retry", record.retry)) if present]
+    failed = not record.success and not (rate is not None and rate.bill_failed)
+    retried = record.retry and not (rate is not None and rate.bill_retry)
+    return [name for name, counts in (("failed", failed), ("retry", retried)) if counts]
 
 
 # What allowed it

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 from dateutil.relativedelta import relativedelta
@@ -233,3 +234,12 @@ def render(statement: Statement) -> dict[str, Any]:
         "debt": to_credits(statement.debt),
         "as_of": statement.as_of,
     }
+
+
+def render_movements(statement: Statement) -> dict[str, dict[str, int | Decimal]]:
+    """`movements` in credits, with each reason's `total`."""
+    shown = {}
+    for reason, changes in movements(statement).items():
+        amounts = changes | {"total": sum(changes.values())}
+        shown[reason] = {name: to_credits(amount) for name, amount in amounts.items()}
+    return shown

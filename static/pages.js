@@ -2,7 +2,7 @@
 (function () {
   "use strict";
   // Times in the reader's zone; UTC stays in the title.
-  document.querySelectorAll("time[datetime]").forEach(function (element) {
+  document.querySelectorAll("time[data-only]").forEach(function (element) {
     var moment = new Date(element.getAttribute("datetime"));
     if (isNaN(moment)) { return; }
     var options = element.dataset.only === "date" ? { dateStyle: "medium" } : { dateStyle: "medium", timeStyle: "short" };

@@ -15,9 +15,10 @@ from blueprints.auth import guard
 from blueprints.fields import Text
 from blueprints.usage import chart
 from blueprints.usage.schemas import SummaryQuery
+from blueprints.usage.words import INPUTS, REASONS
 from errors import ValidationError
 from models.account import Account
-from services import catalog, credits, records, summaries
+from services import catalog, credits, explain, records, summaries
 from services.records import Filters
 
 blueprint = Blueprint("usage_pages", __name__)
@@ -98,5 +99,10 @@ def _bounds(account: Account, query: dict[str, Any]) -> tuple[datetime, datetime
 @blueprint.get("/usage/<record_id>")
 @guard.member_required
 def record(record_id: str) -> str:
-    found = records.find(record_id, guard.current_account().id)
-    return render_template("usage/record.html", record=records.detail(found), credit_name=catalog.current().credit_name)
+    return render_template(
+        "usage/record.html",
+        story=explain.explain(record_id, guard.current_account().id),
+        credit_name=catalog.current().credit_name,
+        reasons=REASONS,
+        inputs=INPUTS,
+    )

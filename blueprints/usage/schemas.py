@@ -139,13 +139,28 @@ class HoldListQuery(ListQuery):
     state = Choice(*(state.value for state in HoldState))
 
 
-class RecordListQuery(ListQuery):
+class RecordQuery(AccountQuery):
+    """Which usage records."""
+
     start = UtcTime(data_key="from", dates=True)
     end = UtcTime(data_key="to", dates=True)
     operation = Text()
     model = Text()
     subject = Text(high=255)
     source = Text()
+
+
+class RecordListQuery(RecordQuery, ListQuery):
+    pass
+
+
+class StatementQuery(AccountQuery):
+    month = Text(
+        low=7,
+        high=7,
+        pattern=r"[0-9]{4}-[0-9]{2}",
+        metadata={"description": "A UTC calendar month such as 2026-11; the running one by default."},
+    )
 
 
 class SummaryQuery(AccountQuery):

@@ -1,0 +1,128 @@
+"""The running period in numbers, and where it is heading at the rate of the account's own history."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
+
+from sqlalchemy import func, select
+
+import database
+from amounts import MICRO, to_credits
+from models.usage import UsageRecord
+from rows import run
+from services import credits, plans, summaries
+from services.books import SUBSCRIPTIONS
+from services.usage import AHEAD, OLDEST
+
+_DAY, _MICROSECOND = timedelta(days=1), timedelta(microseconds=1)
+_WINDOWS = (3, 7, 14, 28)
+"""Days over which usage is averaged, today among them: the longest tells the likely rate, the extremes the range."""
+_ENOUGH = 3
+"""Days of history without which nothing is said about when credits run out."""
+_FARTHEST = 3650
+"""Days ahead beyond which credits do not run out."""
+
+
+def stats(account_id: str) -> dict[str, Any]:
+    """GET /usage/stats. `used` is what the period's usage was charged, lots or not; `remaining` what is available.
+
+    `percent` is `used` of both together. Raises AccountNotFound.
+    """
+    with credits.snapshot(account_id) as (conn, book):
+        start, end, now, available = book.account.period_start, book.account.period_end, book.now, book.available
+        subscription = run(conn, [SUBSCRIPTIONS.select(conn, "id IN ?", [book.account.subscription_id])])[0][0]
+        renews = plans.included_in(book, subscription) > 0
+    used = used_in_period(account_id, start, now)
+    average = used / max(Decimal(1), _days(now - start))
+    rates = _rates(account_id, now)
+    rate = rates[-1] if rates else average
+    return {
+        "account": account_id,
+        "period": {"start": start, "end": end},
+        "used": to_credits(used),
+        "remaining": to_credits(available),
+        "percent": _percent(used, available),
+        "daily_average": to_credits(_whole(average)),
+        "forecast": {
+            "period_end_credits": to_credits(_whole(used + rate * max(Decimal(0), _days(end - now)))),
+            "runs_out": _runs_out(now, available, rates, renewal=end if renews else None),
+            "enough_history": bool(rates),
+        },
+        "alerts": [],
+        "as_of": now,
+    }
+
+
+def used_in_period(account_id: str, start: datetime, now: datetime) -> int:
+    """Micro-credits charged in the period that began at `start`: usage counts where it was recorded.
+
+    The kept sums go by the time of the usage, so what was recorded on the other side of the start is put right.
+    """
+    charged = select(func.sum(UsageRecord.charged)).where(
+        UsageRecord.account_id == account_id, UsageRecord.voided_at.is_(None)
+    )
+    backdated = charged.where(
+        UsageRecord.period_start == start,
+        UsageRecord.occurred_at < UsageRecord.period_start,
+        UsageRecord.occurred_at >= start - OLDEST,
+        UsageRecord.occurred_at < start,
+    )
+    before = charged.where(
+        UsageRecord.period_start < start, UsageRecord.occurred_at >= start, UsageRecord.occurred_at < start + AHEAD
+    )
+    with database.snapshot() as conn:
+        moved = int(conn.scalar(backdated) or 0) - int(conn.scalar(before) or 0)
+    return moved + sum(_daily(account_id, start, now).values())
+
+
+def _daily(account_id: str, start: datetime, now: datetime) -> dict[datetime, int]:
+    """Micro-credits charged per UTC day from `start`, what is dated a little ahead included."""
+    end = (now + AHEAD).replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+    found = summaries.summary(account_id, start, end, "day", "source")["data"]
+    return {bucket["start"]: int(bucket["credits"] * MICRO) for bucket in found}
+
+
+def _rates(account_id: str, now: datetime) -> list[Decimal]:
+    """Micro-credits per day over each window, or nothing where the history is too short to tell."""
+    today = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    daily = _daily(account_id, today - (_WINDOWS[-1] - 1) * _DAY, now)
+    used = [day for day, charged in daily.items() if charged]
+    if not used or now - used[0] < _ENOUGH * _DAY:
+        return []
+    rates = []
+    for window in _WINDOWS:
+        since = max(used[0], today - (window - 1) * _DAY)
+        total = sum(charged for day, charged in daily.items() if day >= since)
+        rates.append(total / _days(now - since))
+    return rates
+
+
+def _runs_out(
+    now: datetime, available: int, rates: list[Decimal], *, renewal: datetime | None
+) -> dict[str, datetime] | None:
+    """When the available credits are used up; None where that is not known or a new allowance comes first."""
+    positive = [rate for rate in rates if rate > 0]
+    if not positive:
+        return None
+    days = {"earliest": available / max(positive), "likely": available / rates[-1], "latest": available / min(positive)}
+    if days["likely"] > _FARTHEST or (renewal is not None and days["likely"] >= _days(renewal - now)):
+        return None
+    return {name: now + timedelta(seconds=int(min(Decimal(_FARTHEST), count) * 86400)) for name, count in days.items()}
+
+
+def _percent(used: int, available: int) -> int | Decimal:
+    """With two decimals; 0 where there is neither usage nor credits."""
+    if not used + available:
+        return 0
+    hundredths = (Decimal(used) / (used + available) * 10_000).to_integral_value(ROUND_HALF_UP)
+    return to_credits(int(hundredths) * MICRO // 100)
+
+
+def _days(distance: timedelta) -> Decimal:
+    return Decimal(distance // _MICROSECOND) / (_DAY // _MICROSECOND)
+
+
+def _whole(micros: Decimal) -> int:
+    return int(micros.to_integral_value(ROUND_HALF_UP))
