@@ -25,6 +25,7 @@ from blueprints.tokens import api as tokens_api
 from blueprints.tokens import pages as tokens_pages
 from blueprints.usage import api as usage_api
 from blueprints.usage import pages as usage_pages
+from blueprints.usage import statement_api, statement_pages
 from services import catalog, people
 from settings import Settings, SettingsError
 
@@ -51,12 +52,12 @@ def create_app(settings: Settings | None = None) -> Flask:
     guard.register(app)
     filters.register(app)
     navigation.register(app)
-    for module in (usage_api, accounts_api, tokens_api, openapi):
+    for module in (usage_api, statement_api, accounts_api, tokens_api, openapi):
         app.register_blueprint(module.blueprint)
         extensions.csrf.exempt(module.blueprint)
     for module in (auth_pages, account_pages, members_pages, invitation_pages):
         app.register_blueprint(module.blueprint)
-    for module in (usage_pages, tokens_pages, health, metrics_page):
+    for module in (usage_pages, statement_pages, tokens_pages, health, metrics_page):
         app.register_blueprint(module.blueprint)
     cli.register(app)
     guard.check(app)
