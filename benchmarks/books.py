@@ -25,16 +25,11 @@ def drive(load: Load) -> Outcome:
 
 
 class Books:
-    """What each account was given and what was acknowledged since.
+    """What each account had and what was acknowledged since."""
 
-    Of accounts that were made `alike`, being very many, only a few of those that nothing was done to are looked at.
-    """
-
-    def __init__(self, token: str, names: list[str], *, alike: bool = False) -> None:
+    def __init__(self, token: str, names: list[str]) -> None:
         self.token = token
         self.names = names
-        self._alike = alike
-        self._step = max(1, len(names) // 100) if alike else 1
         self._before: dict[str, Decimal] = {}
         self._accepted: Counter[str] = Counter()
 
@@ -61,12 +56,8 @@ class Books:
 
     def open(self, port: int) -> None:
         """Note what every account has before the first measurement. Raises BenchmarkError."""
-        asked = self.names[:: self._step]
         with Asking(port, self.token) as ask:
-            found = {name: ask.available(name) for name in asked}
-        if self._alike and len(set(found.values())) > 1:
-            raise BenchmarkError("accounts that were made alike have different balances")
-        self._before = dict.fromkeys(self.names, found[asked[0]]) | found
+            self._before = {name: ask.available(name) for name in self.names}
 
     def count(self, accepted: Mapping[str, int], records: int) -> None:
         """Note acknowledged requests of `records` records each."""
@@ -80,7 +71,7 @@ class Books:
     def check(self, port: int) -> None:
         """Every balance must be what it was less what was acknowledged, exactly. Raises BenchmarkError."""
         with Asking(port, self.token) as ask:
-            for name in sorted({*self.names[:: self._step], *self._accepted}):
+            for name in self.names:
                 expected = self._before[name] - self._accepted[name] * requests.PRICE
                 found = ask.available(name)
                 if found != expected:

@@ -177,7 +177,7 @@ def open_site(kind: str, pace: Pace, folder: Path, bare: Mapping[str, Server], t
         site = Site(store, floor_store, {"server": books}, old, {**bare, "server": server}, env, folder, pace)
         if pace.full:
             site.servers = {**site.servers, "full": stack.enter_context(_serve("full", full_env, folder))}
-            site.books = {**site.books, "full": Books(books.token, names, alike=True)}
+            site.books = {**site.books, "full": Books(books.token, names[:: _FULL_ACCOUNTS // pace.accounts])}
         if kind == "postgresql":
             site.floor = Floor(floor_store, folder)
         site.memory["memory-idle"] = server.memory("VmRSS")
