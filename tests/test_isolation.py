@@ -7,8 +7,8 @@ asks for something real.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -22,6 +22,7 @@ from werkzeug.test import TestResponse
 import clock
 import database
 from models.account import Membership, Role
+from services import invitations, members
 from tests import factories, html
 from tests.factories import Answer, Api
 
@@ -57,7 +58,10 @@ API: dict[str, Call] = {
     "POST /api/v1/usage/records/<record_id>/void": Call(
         "write", "/usage/records/{record}/void", REASON, names="path", service_scope="admin"
     ),
+    "GET /api/v1/usage/records/<record_id>/explain": Call("read", "/usage/records/{record}/explain", names="path"),
+    "GET /api/v1/usage/records.csv": Call("read"),
     "GET /api/v1/usage/summary": Call("read"),
+    "GET /api/v1/usage/stats": Call("read"),
     "POST /api/v1/check": Call("read", body={"credits": 1}, names="body"),
     "POST /api/v1/holds": Call("write", body={"credits": 1, "subject": "victims-subject"}, names="body"),
     "GET /api/v1/holds": Call("read"),
@@ -66,6 +70,8 @@ API: dict[str, Call] = {
     "POST /api/v1/holds/<hold_id>/capture": Call("write", "/holds/{hold}/capture", {"credits": 1}, names="path"),
     "POST /api/v1/holds/<hold_id>/release": Call("write", "/holds/{hold}/release", {}, names="path"),
     "GET /api/v1/ledger": Call("read"),
+    "GET /api/v1/statement": Call("read"),
+    "GET /api/v1/statement.csv": Call("read"),
     "GET /api/v1/tokens": Call("tokens"),
     "POST /api/v1/tokens": Call("tokens", body={"name": "victims-token", "scopes": ["read"]}, names="body"),
     "DELETE /api/v1/tokens/<token_id>": Call("tokens", "/tokens/{token}", names="path"),
@@ -88,14 +94,15 @@ API: dict[str, Call] = {
 class Visit:
     """A page and who may see it: "public", "person" (whoever is logged in) or "member" (of an account).
 
-    `target` is the victim's; `foreign` is what an outsider gets there. `gone` is what anybody gets at an address whose
-    secret part is wrong.
+    `target` is the victim's, and so is what is `sent`; `foreign` is what an outsider gets there. `gone` is what anybody
+    gets at an address whose secret part is wrong.
     """
 
     access: str
     target: str = ""
     foreign: int | None = None
     gone: int | None = None
+    sent: Mapping[str, str] = field(default_factory=dict)
 
 
 PAGES: dict[str, Visit] = {
@@ -120,10 +127,32 @@ PAGES: dict[str, Visit] = {
     "POST /settings": Visit("person"),
     "POST /settings/account": Visit("member"),
     "GET /usage": Visit("member"),
+    "GET /usage/records.csv": Visit("member"),
+    "GET /ledger": Visit("member"),
+    "GET /statement": Visit("member"),
+    "GET /statement.csv": Visit("member"),
     "GET /usage/<record_id>": Visit("member", "/usage/{record}", foreign=404),
     "GET /tokens": Visit("member"),
     "POST /tokens": Visit("member"),
     "POST /tokens/<token_id>/revoke": Visit("member", "/tokens/{token}/revoke", foreign=404),
+    "GET /members": Visit("member"),
+    "POST /members": Visit("member"),
+    "POST /members/leave": Visit("member"),
+    "POST /members/<user_id>/role": Visit("member", "/members/{person}/role", foreign=404, sent={"role": "member"}),
+    "POST /members/<user_id>/remove": Visit("member", "/members/{person}/remove", foreign=404),
+    "POST /members/invitations/<invitation_id>/again": Visit(
+        "member", "/members/invitations/{invitation}/again", foreign=404
+    ),
+    "POST /members/invitations/<invitation_id>/withdraw": Visit(
+        "member", "/members/invitations/{invitation}/withdraw", foreign=404
+    ),
+    "GET /invitations/<secret>": Visit("public", "/invitations/wrong", gone=404),
+    "POST /invitations/<secret>": Visit("public", "/invitations/wrong", gone=404),
+    "POST /accounts/switch": Visit("person", foreign=404, sent={"account": "{account}"}),
+    "GET /accounts/new": Visit("person"),
+    "POST /accounts/new": Visit("person"),
+    "GET /settings/close": Visit("member"),
+    "POST /settings/close": Visit("member", sent={"name": "Victim Industries", "account": "{account}"}),
 }
 
 
@@ -148,7 +177,7 @@ class Victim:
     """Alice's account with something of everything; formatting with it makes new objects to aim at."""
 
     def __init__(self, app: Flask, operator: Api, alice: factories.Person) -> None:
-        self.operator = operator
+        self.app, self.operator, self.owner_id = app, operator, alice.user_id
         made = operator.post(
             "/accounts", {"external_id": "victims-id", "name": "Victim Industries", "email": "victim@victim.example"}
         )
@@ -162,12 +191,20 @@ class Victim:
         self.marks = ["ictim", self.account_id, self["record"], self["hold"], self["token"]]
 
     def __getitem__(self, kind: str) -> str:
-        if kind == "account":
-            return self.account_id
+        if kind in ("account", "person"):
+            return self.account_id if kind == "account" else self.owner_id
+        if kind == "invitation":
+            return self._invitation()
         if kind == "token":
             return str(self._token(["read"])["id"])
         path, body = {"record": ("/usage", USAGE), "hold": ("/holds", {"credits": 1})}[kind]
         return str(self._made(path, body)["id"])
+
+    def _invitation(self) -> str:
+        with self.app.app_context():
+            guest = f"guest-{len(invitations.waiting(self.account_id))}@victim.example"
+            invitations.invite(self.account_id, self.owner_id, guest, Role.MEMBER)
+            return next(one.id for one in invitations.waiting(self.account_id) if one.email == guest)
 
     def _token(self, scopes: list[str]) -> Any:
         return self._made("/tokens", {"name": "victims-token", "scopes": scopes})
@@ -185,6 +222,9 @@ class Victim:
         told.append(self.operator.get(f"/accounts/{self.account_id}").json)
         for token in told[2]["data"]:
             token.pop("last_used_at")
+        with self.app.app_context():
+            told.append([(one.email, one.role) for one in members.listing(self.account_id)])
+            told.append([(one.email, one.secret_hash) for one in invitations.waiting(self.account_id)])
         return simplejson.dumps(told, use_decimal=True, indent=1)
 
     def assert_unseen(self, text: str) -> None:
@@ -334,10 +374,11 @@ def test_every_entry_asks_for_something_real(operator: Api, victim: Victim, subt
 # Pages
 
 
-def visit(client: FlaskClient, route: str, path: str) -> TestResponse:
+def visit(client: FlaskClient, route: str, path: str, victim: Victim) -> TestResponse:
     if route.startswith("GET "):
         return client.get(path)
-    return client.post(path, data={"csrf_token": html.csrf(client, "/settings")})
+    sent = {name: value.format_map(victim) for name, value in PAGES[route].sent.items()}
+    return client.post(path, data={"csrf_token": html.csrf(client, "/settings"), **sent})
 
 
 def test_pages_are_shown_only_to_who_may_see_them(
@@ -347,7 +388,7 @@ def test_pages_are_shown_only_to_who_may_see_them(
         with subtests.test(route):
             path = (page.target or route.partition(" ")[2]).format_map(victim)
             before = victim.state()
-            answer = visit(app.test_client(), route, path)
+            answer = visit(app.test_client(), route, path, victim)
             victim.assert_unseen(answer.text)
             if page.gone is not None:
                 assert answer.status_code == page.gone
@@ -368,7 +409,7 @@ def test_an_outsider_who_is_logged_in_sees_only_their_own(
         with subtests.test(route):
             path = (page.target or route.partition(" ")[2]).format_map(victim)
             before = victim.state()
-            answer = visit(cast.charlie.client, route, path)
+            answer = visit(cast.charlie.client, route, path, victim)
             victim.assert_unseen(answer.text)
             assert answer.status_code == (page.foreign or page.gone or answer.status_code)
             assert answer.status_code < 500
@@ -393,6 +434,10 @@ def test_every_member_page_shows_the_account_to_its_owner(app: Flask, cast: fact
     client = cast.alice.client
     assert "Victim Industries" in client.get("/usage").text
     assert "victims-operation" in client.get("/usage").text
+    assert "victims-operation" in client.get("/usage/records.csv").text
+    assert victim["record"] in client.get("/statement.csv").text
+    for path in ("/ledger", "/statement"):
+        assert victim["record"] in client.get(path).text
     assert "victims-token" in client.get("/tokens").text
     assert "victims-subject" in client.get(f"/usage/{victim['record']}").text
     assert html.post(client, f"/tokens/{victim['token']}/revoke", form="/tokens").status_code == 302
