@@ -203,11 +203,10 @@ _one_at_a_time = _OneAtATime()
 def connection() -> Iterator[Connection]:
     """One write transaction on a bare connection: committed at the end, rolled back on any error.
 
-    Raises RuntimeError inside another one of this thread. What `db.session` has read so far is forgotten: it would be
-    older than what is written here.
+    Raises RuntimeError inside another one of this thread. What `db.session` has read so far, or reads meanwhile, is
+    forgotten: it would be older than what is written here.
     """
-    if db.session.registry.has():
-        db.session.rollback()
+    _forget_reads()
     engine: Engine = current_app.extensions["write_engine"]
     writer_lock = current_app.extensions.get("writer_lock") or nullcontext()
     with _one_at_a_time, writer_lock, engine.connect() as conn:
@@ -218,6 +217,12 @@ def connection() -> Iterator[Connection]:
             _give_up(conn, error)
             raise
         conn.commit()
+    _forget_reads()
+
+
+def _forget_reads() -> None:
+    if db.session.registry.has():
+        db.session.rollback()
 
 
 def _give_up(conn: Connection, error: BaseException) -> None:

@@ -106,6 +106,14 @@ def test_what_was_read_before_a_write_is_read_anew_after_it(account: str) -> Non
     assert db.session.get_one(Account, account).name == "New"
 
 
+def test_what_was_read_during_a_write_is_read_anew_after_it(account: str) -> None:
+    """An attribute that is loaded late reads through `db.session` amid the transaction."""
+    seen = db.session.get_one(Account, account)
+    with databases.transaction() as session:
+        session.execute(update(Account).values(name=f"not {seen.name}"))
+    assert accounts.get(account).name == "not Acme"
+
+
 def test_a_write_transaction_inside_another_is_an_error_and_not_a_wait(app: Flask, account: str) -> None:
     """On SQLite it would wait for itself for ever; on PostgreSQL for the first row that both touch."""
     with databases.connection() as conn:
