@@ -38,6 +38,10 @@ def create_app(settings: Settings | None = None) -> Flask:
     log.configure()
     clock.configure(settings.clock_file)
 
+    # First, so that what an extension refuses is counted, numbered and logged too.
+    metrics.register(app)
+    wire.register(app)
+    log.register(app)
     extensions.db.init_app(app)
     extensions.migrate.init_app(app, extensions.db)
     extensions.login_manager.init_app(app)
@@ -45,9 +49,6 @@ def create_app(settings: Settings | None = None) -> Flask:
     extensions.bootstrap.init_app(app)
     database.configure(app)
 
-    metrics.register(app)
-    wire.register(app)
-    log.register(app)
     security.register(app)
     guard.register(app)
     filters.register(app)

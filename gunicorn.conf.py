@@ -5,6 +5,9 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from gunicorn.glogging import Logger
+
+import log
 import metric_files
 from settings import Settings, SettingsError
 
@@ -29,6 +32,31 @@ graceful_timeout = 30
 # Heartbeats on a disk that stalls would get healthy workers killed.
 worker_tmp_dir = "/dev/shm" if sys.platform == "linux" else None  # noqa: S108
 control_socket_disable = True
+
+
+class ServerLog(Logger):
+    """gunicorn's own messages, in the form of all others and with the same care."""
+
+    def setup(self, cfg: Any) -> None:
+        super().setup(cfg)
+        log.configure()
+        self.error_log.handlers.clear()
+        self.error_log.propagate = True
+
+    def warning(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        """Requests that can not be read are quoted, with their sender's address: none of that is for the log."""
+        if msg.startswith("Invalid request from"):
+            msg, args = "A request that could not be read was refused", ()
+        super().warning(msg, *args, **kwargs)
+
+    def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        """Addresses may hold one-time secrets."""
+        if msg.startswith("Error handling request"):
+            msg, args = "Error handling a request", ()
+        super().exception(msg, *args, **kwargs)
+
+
+logger_class = ServerLog
 
 
 def on_starting(server: Any) -> None:
