@@ -37,10 +37,13 @@ class Scheduler:
         self._timers = BackgroundScheduler(
             daemon=True,
             timezone="UTC",
-            executors={"default": ThreadPoolExecutor(4)},
+            # The lease is prolonged even while every thread for jobs is busy.
+            executors={"default": ThreadPoolExecutor(4), "heartbeat": ThreadPoolExecutor(1)},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
-        self._timers.add_job(self.beat, "interval", seconds=heartbeat.total_seconds(), id="heartbeat")
+        self._timers.add_job(
+            self.beat, "interval", seconds=heartbeat.total_seconds(), id="heartbeat", executor="heartbeat"
+        )
         for job in registry.JOBS.values():
             self._timers.add_job(self._run, "interval", seconds=job.seconds, id=job.name, args=[job.name])
 

@@ -317,6 +317,8 @@ def set_plan(
     plan = catalog.current().plan(tier)
     if plan is None and tier not in LOCAL_TIERS and included is None:
         raise ValidationError({"tier": ["No such plan in the catalog; a custom one needs included_credits."]})
+    if tier == plans.FREE_TIER and included is not None:
+        raise ValidationError({"included_credits": ["The free plan's allowance is the catalog's."]})
     if included is None:
         included = plan.included_credits if plan is not None else 0
     with credits.locked([account_id]) as books:

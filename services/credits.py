@@ -8,6 +8,7 @@ written first, dated when they fell, and a period that is due is renewed.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ from services.books import (
     Book,
 )
 
+_log = logging.getLogger("spillway.credits")
 _LAST_USED_STEP = 60
 """Seconds between two updates of a token's last-used time."""
 
@@ -220,9 +222,25 @@ def renew_due(limit: int = 500) -> int:
         .order_by(Account.period_end)
         .limit(limit)
     ).all()
-    for account_id in due:
-        touch(account_id)
-    return len(due)
+    return _touch_each(due)
+
+
+def _touch_each(account_ids: Sequence[str]) -> int:
+    """Touch them one by one, so that one account that can not be keeps nobody else waiting; how many could.
+
+    Raises what the last one raised when none could.
+    """
+    touched, failure = 0, None
+    for account_id in account_ids:
+        try:
+            touch(account_id)
+            touched += 1
+        except Exception as error:
+            _log.exception("account %s could not be brought up to date", account_id)
+            failure = error
+    if failure is not None and not touched:
+        raise failure
+    return touched
 
 
 @database.retrying
@@ -236,9 +254,7 @@ def expire_due(limit: int = 500) -> int:
     due = db.session.scalars(
         select(Lot.account_id).where(Lot.open, Lot.expires_at <= clock.now()).distinct().limit(limit)
     ).all()
-    for account_id in due:
-        touch(account_id)
-    return len(due)
+    return _touch_each(due)
 
 
 @database.retrying
