@@ -19,8 +19,8 @@ from services.books import ENTRIES, HOLDS, LOTS, RECORDS
 from services.rates import Rate
 
 _WIDE = Context(prec=250, rounding=ROUND_05UP)
-_DIGITS = Decimal(1).scaleb(-30)
-"""A quotient that does not end is cut here, in a way that rounding it again gives what rounding it once gives."""
+_MILLIONTH, _LAST_DIGIT = Decimal(1).scaleb(-6), Decimal(1).scaleb(-30)
+"""A quotient that does not end is cut at 30 decimals, so that rounding it again gives what rounding it once gives."""
 
 
 def explain(record_id: str, own_account: str | None) -> dict[str, Any]:
@@ -139,37 +139,47 @@ def _pricing(record: UsageRecord, rate: Rate | None, hold: Hold | None) -> dict[
 
 
 def _working(record: UsageRecord, rate: Rate) -> dict[str, Any]:
-    """The arithmetic: each part is amount × price ÷ per, and together they are rounded once."""
-    value = catalog.of_version(record.catalog_version).credit_value
-    asked = [
-        ("quantity", Decimal(record.quantity).scaleb(-6), rate.per_unit, Decimal(1)),
-        ("prompt_tokens", record.prompt_tokens, rate.prompt_per_1k, Decimal(1000)),
-        ("completion_tokens", record.completion_tokens, rate.completion_per_1k, Decimal(1000)),
-        ("actual_cost", record.actual_cost, rate.cost_multiplier, value),
-    ]
-    parts = []
-    total = Decimal(0)
-    for name, amount, price, per in asked:
+    return working(
+        rate,
+        {
+            "quantity": Decimal(record.quantity).scaleb(-6),
+            "prompt_tokens": record.prompt_tokens,
+            "completion_tokens": record.completion_tokens,
+            "actual_cost": record.actual_cost,
+        },
+        catalog.of_version(record.catalog_version).credit_value,
+    )
+
+
+def working(rate: Rate, given: Mapping[str, Decimal | int | None], credit_value: Decimal | None) -> dict[str, Any]:
+    """The arithmetic of a price: each part is amount × price ÷ per, and their sum is rounded once."""
+    asked = (
+        ("quantity", rate.per_unit, Decimal(1)),
+        ("prompt_tokens", rate.prompt_per_1k, Decimal(1000)),
+        ("completion_tokens", rate.completion_per_1k, Decimal(1000)),
+        ("actual_cost", rate.cost_multiplier, credit_value),
+    )
+    parts, total = [], Decimal(0)
+    for name, price, per in asked:
+        amount = given[name]
         if price is None or amount is None or not per:
             continue
-        worth = _WIDE.divide(_WIDE.multiply(Decimal(amount), price), per)
-        if worth.as_tuple().exponent < -30:  # type: ignore[operator]
-            worth = worth.quantize(_DIGITS, context=_WIDE)
+        worth = _quotient(_WIDE.multiply(Decimal(amount), price), per)
         total = _WIDE.add(total, worth)
-        parts.append(
-            {
-                "input": name,
-                "amount": _number(Decimal(amount)),
-                "price": _number(price),
-                "per": _number(per),
-                "credits": _number(worth),
-            }
-        )
+        values = {"amount": Decimal(amount), "price": price, "per": per, "credits": worth}
+        parts.append({"input": name} | {key: _number(value) for key, value in values.items()})
     if rate.round == "up":
         rounded = total.to_integral_value(ROUND_CEILING)
     else:
-        rounded = total.quantize(Decimal("0.000001"), ROUND_HALF_UP, _WIDE)
+        rounded = total.quantize(_MILLIONTH, ROUND_HALF_UP, _WIDE)
     return {"parts": parts, "sum": _number(total), "round": rate.round, "rounded": _number(rounded)}
+
+
+def _quotient(dividend: Decimal, divisor: Decimal) -> Decimal:
+    quotient = _WIDE.divide(dividend, divisor)
+    exponent = quotient.as_tuple().exponent
+    assert isinstance(exponent, int)
+    return quotient.quantize(_LAST_DIGIT, context=_WIDE) if exponent < -30 else quotient
 
 
 def _number(value: Decimal | None) -> int | Decimal | None:
