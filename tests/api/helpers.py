@@ -12,6 +12,8 @@ import pytest
 
 from tests.factories import Answer, Api, token
 
+MIB = 1024 * 1024
+
 NO_SIGNUP = pytest.mark.settings(signup_credits=Decimal(0))
 """Accounts begin with nothing, so that each test sees only the credits it gave."""
 
@@ -61,6 +63,11 @@ def hold(api: Api, credits: Any, **more: Any) -> Any:
     answer = api.post("/holds", {"account": "acme", "credits": credits, **more})
     assert answer.status == 201, answer
     return answer.json
+
+
+def padded(size: int, body: str = '{"account":"acme","credits":1}') -> str:
+    """The body with as many spaces behind it as make it `size` bytes."""
+    return body + " " * (size - len(body))
 
 
 def balance(api: Api, ref: str = "acme") -> Any:
