@@ -78,6 +78,7 @@ def configure(app: Flask, settings: Settings) -> None:
         BOOTSTRAP_SERVE_LOCAL=True,
         PERMANENT_SESSION_LIFETIME=timedelta(days=14),
         WTF_CSRF_TIME_LIMIT=None,
+        MAX_CONTENT_LENGTH=wire.BODY_LIMIT,
     )
 
 

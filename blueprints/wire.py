@@ -141,6 +141,7 @@ def _query() -> dict[str, str]:
 
 def read_json(limit: int = BODY_LIMIT, optional: bool = False, unchecked: str | None = None) -> dict[str, Any]:
     """The request's JSON object. Raises PayloadTooLarge, UnsupportedMediaType, MalformedJson, ValidationError."""
+    request.max_content_length = limit + 1  # in place of the pages' own
     if (request.content_length or 0) > limit:
         raise errors.PayloadTooLarge(f"At most {limit} bytes.")
     raw = request.stream.read(limit + 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask_wtf import FlaskForm
 from wtforms import EmailField, Field, PasswordField, SelectField, StringField
-from wtforms.validators import InputRequired, Length
+from wtforms.validators import DataRequired, InputRequired, Length
 
 from errors import ValidationError
 from services.people import LONGEST_PASSWORD, SHORTEST_PASSWORD
@@ -49,7 +49,7 @@ class PasswordForm(FlaskForm):
 
 
 class AccountForm(FlaskForm):
-    name = StringField("Name", filters=[strip], validators=[InputRequired("A name."), Length(max=200)])
+    name = StringField("Name", filters=[strip], validators=[DataRequired("A name."), Length(max=200)])
 
 
 class InviteForm(FlaskForm):
