@@ -40,10 +40,14 @@ class TokenForm(FlaskForm):
     cap = StringField("Cap, credits per period", validators=[Optional(), Length(max=30)])
 
     def validate_expires_on(self, field: Field) -> None:
+        if field.data is None:
+            return  # it is no date, and that was said
         if field.data == date.max or _end_of(field.data) <= clock.now():
             raise FieldError("Choose today or a later day.")
 
     def validate_cap(self, field: Field) -> None:
+        if field.errors:
+            return
         try:
             _micros(field.data)
         except ValueError as error:

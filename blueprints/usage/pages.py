@@ -45,13 +45,14 @@ def home() -> Response | str:
 @guard.member_required
 def index() -> str:
     account = guard.current_account()
+    balance = credits.balance(account.id)  # first: it may begin the account's next period
     view, problem = _view(account)
     summary = summaries.summary(account.id, view["start"], view["end"], view["interval"], view["by"])
     recent = records.listing(account.id, Filters(), _RECENT)
     return render_template(
         "usage/index.html",
         account=account,
-        balance=credits.balance(account.id),
+        balance=balance,
         credit_name=catalog.current().credit_name,
         view=view,
         problem=problem,
