@@ -381,6 +381,8 @@ class TestClosing:
         assert "/settings/close" not in actions(cast.alice.client, "/settings")
         assert "/members" not in actions(cast.alice.client)
         assert "This account is closed" in text(cast.alice.client)
+        assert "/tokens" not in actions(cast.alice.client, "/tokens")
+        assert "no new one can be made" in text(cast.alice.client, "/tokens")
         refused = html.post(cast.alice.client, "/members", {"email": "x@example.com", "role": "member"})
         assert refused.status_code == 403 and "The account is closed" in refused.text
 

@@ -1,0 +1,41 @@
+"""Migrations on books that are in use: what they fill in, and the way back."""
+
+from __future__ import annotations
+
+import flask_migrate
+from flask import Flask
+from sqlalchemy import select, text
+
+import database
+from models.account import SignupClaim
+from services import accounts
+from settings import ROOT
+from tests import factories
+
+
+def migrate(app: Flask, revision: str, *, back: bool = False) -> None:
+    move = flask_migrate.downgrade if back else flask_migrate.upgrade
+    with app.app_context():
+        move(directory=str(ROOT / "migrations"), revision=revision)
+
+
+def free_claims(app: Flask) -> dict[str, str]:
+    with app.app_context(), database.transaction() as session:
+        found = session.scalars(select(SignupClaim).where(SignupClaim.key.like("free:%")))
+        return {claim.key: claim.account_id for claim in found}
+
+
+def test_who_signed_up_before_has_the_free_allowance_on_their_first_account(app: Flask) -> None:
+    """0003 writes for them what signing up writes since."""
+    people = [factories.person(app, f"{name}@example.com") for name in ("ann", "ben")]
+    factories.account(app)
+    claims = free_claims(app)
+    assert sorted(claims.values()) == sorted(person.account_id for person in people)
+    migrate(app, "0002", back=True)
+    with app.app_context(), database.transaction() as session:
+        assert session.scalar(text("SELECT count(*) FROM signup_claims WHERE key LIKE 'free:%'")) == 0
+        session.execute(text("UPDATE accounts SET name = 'from before'"))
+    migrate(app, "head")
+    assert free_claims(app) == claims
+    with app.app_context():
+        assert all(accounts.get(person.account_id).free_allowance for person in people)
