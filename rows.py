@@ -15,9 +15,10 @@ from decimal import Decimal
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Boolean, Connection, Table
+from sqlalchemy import Boolean, Connection, Engine, Table
 from sqlalchemy.dialects import postgresql
 
+from database import OUTAGES
 from models.base import Base
 from models.types import ExactDecimal, UtcDateTime, from_microseconds, to_microseconds
 
@@ -41,6 +42,45 @@ def run(conn: Connection, statements: Sequence[Statement]) -> list[list[Any]]:
         return [_run_sqlite(raw, statement) for statement in statements]
     with raw.pipeline():
         cursors = [raw.cursor().execute(statement.sql, statement.params) for statement in statements]
+    return [
+        [statement.reads(row) for row in cursor.fetchall()] if statement.reads else []
+        for statement, cursor in zip(statements, cursors, strict=True)
+    ]
+
+
+def glance(engine: Engine, statements: Sequence[Statement]) -> list[list[Any]]:
+    """Read at one moment, in one round trip, past the ORM and its transactions; a list of rows for each statement.
+
+    A connection that turns out to be dead is replaced, and the reading done once more.
+    """
+    for attempt in (1, 2):
+        borrowed = engine.raw_connection()
+        try:
+            return _read_at_once(engine, borrowed.driver_connection, statements)
+        except OUTAGES:
+            borrowed.invalidate()
+            if attempt == 2:
+                raise
+            engine.dispose()
+        finally:
+            borrowed.close()
+    raise AssertionError("unreachable")
+
+
+def _read_at_once(engine: Engine, raw: Any, statements: Sequence[Statement]) -> list[list[Any]]:
+    one = len(statements) == 1
+    if engine.dialect.name == "sqlite":
+        if one:
+            return [_run_sqlite(raw, statements[0])]
+        raw.execute("BEGIN")
+        results = [_run_sqlite(raw, statement) for statement in statements]
+        raw.execute("COMMIT")
+        return results
+    with raw.pipeline():
+        if not one:
+            raw.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        cursors = [raw.cursor().execute(statement.sql, statement.params) for statement in statements]
+        raw.commit()
     return [
         [statement.reads(row) for row in cursor.fetchall()] if statement.reads else []
         for statement, cursor in zip(statements, cursors, strict=True)
@@ -129,7 +169,7 @@ class Rows(Generic[M]):
     def _load(self, values: tuple[Any, ...]) -> M:
         return self._row_class(*values)  # type: ignore[no-any-return]
 
-    def select(self, conn: Connection, where: str, *params: Any) -> Statement:
+    def select(self, conn: Connection | Engine, where: str, *params: Any) -> Statement:
         """Rows that match `where`, in which `IN ?` takes a list and `?` a value, written alike for both databases."""
         key = (conn.dialect.name, where)
         if conn.dialect.name == "sqlite":

@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Any
 
 import simplejson
-from sqlalchemy import Connection, bindparam, func, or_, select
+from sqlalchemy import Connection, Engine, select
 
 import clock
 import database
@@ -25,9 +25,9 @@ from amounts import to_credits
 from errors import AccountClosed, AccountNotFound, DatabaseBusy, IdempotencyConflict, NoAllowance, ValidationError
 from extensions import db
 from models.account import Account, AccountStatus
-from models.credit import Kind, Lot, Reason
+from models.credit import CapCounter, Kind, Lot, Reason
 from models.token import Token
-from rows import Statement, run
+from rows import Statement, glance, run
 from services import catalog, periods, plans
 from services.books import (
     ACCOUNTS,
@@ -89,40 +89,54 @@ def read(
     conn: Connection, account_ids: Collection[str], wanted: Wanted, terms: catalog.Catalog, *, lock: bool
 ) -> Books:
     """Read the accounts' state: under `lock` the rows stay locked until the transaction ends."""
-    accounts = sorted(set(account_ids))
-    statements = [
-        ACCOUNTS.select(conn, "id IN ? ORDER BY id" + (" FOR UPDATE" if lock else ""), accounts),
-        LOTS.select(conn, "account_id IN ? AND open", accounts),
-        HOLDS.select(conn, "account_id IN ? AND state = 'open'", accounts),
-        TOKENS.select(conn, "id IN ?", list(wanted.token_ids)),
-        RECORDS.select(conn, "account_id IN ? AND idempotency_key IN ?", accounts, list(wanted.keys)),
-    ]
     # Each statement of the round trip sees what was committed before it, so all that follow the lock are current.
-    optional = [bool(wanted.token_ids), bool(wanted.keys)]
-    statements = statements[:3] + [s for s, needed in zip(statements[3:], optional, strict=True) if needed]
-    results = iter(run(conn, statements))
+    results = run(conn, _questions(conn, account_ids, wanted, lock=lock))
+    return Books(conn, *_assemble(results, wanted, terms))
+
+
+def _questions(
+    where: Connection | Engine, account_ids: Collection[str], wanted: Wanted, *, lock: bool = False
+) -> list[Statement]:
+    accounts, tokens, capped = sorted(set(account_ids)), list(wanted.token_ids), list(wanted.capped_token_ids)
+    questions = [
+        ACCOUNTS.select(where, "id IN ? ORDER BY id" + (" FOR UPDATE" if lock else ""), accounts),
+        LOTS.select(where, "account_id IN ? AND open", accounts),
+        HOLDS.select(where, "account_id IN ? AND state = 'open'", accounts),
+    ]
+    if tokens:
+        questions.append(TOKENS.select(where, "id IN ?", tokens))
+    if wanted.keys:
+        keyed = "account_id IN ? AND idempotency_key IN ?"
+        questions.append(RECORDS.select(where, keyed, accounts, list(wanted.keys)))
+    if capped:
+        questions.append(COUNTERS.select(where, "account_id IN ? AND scope = 'token' AND key IN ?", accounts, capped))
+    return questions
+
+
+def _assemble(
+    results: Sequence[list[Any]], wanted: Wanted, terms: catalog.Catalog
+) -> tuple[dict[str, Book], dict[str, Token]]:
+    """The books, by account, and the tokens, by id, of what the `_questions` found."""
+    found = iter(results)
+    account_rows = next(found)
     # The time is taken under the lock: entries of one account are then written in the order of their times.
-    account_rows = next(results)
     now = clock.now()
     by_id = {account.id: Book(account, now, terms) for account in account_rows}
-    for lot in next(results):
+    for lot in next(found):
         by_id[lot.account_id].add_loaded_lot(lot)
-    for hold in next(results):
+    for hold in next(found):
         by_id[hold.account_id].holds[hold.id] = hold
-    tokens = {token.id: token for token in next(results)} if wanted.token_ids else {}
-    for record in next(results) if wanted.keys else ():
+    tokens = {token.id: token for token in next(found)} if wanted.token_ids else {}
+    for record in next(found) if wanted.keys else ():
         by_id[record.account_id].records[record.idempotency_key] = record
-    books = Books(conn, by_id, tokens)
     if wanted.capped_token_ids:
-        _read_counters(conn, books, wanted.capped_token_ids)
-    return books
+        _add_counters(by_id, next(found), wanted.capped_token_ids)
+    return by_id, tokens
 
 
-def _read_counters(conn: Connection, books: Books, token_ids: Collection[str]) -> None:
-    where = "account_id IN ? AND scope = 'token' AND key IN ?"
-    counters = run(conn, [COUNTERS.select(conn, where, list(books.by_id), list(token_ids))])[0]
+def _add_counters(by_id: dict[str, Book], counters: Sequence[CapCounter], token_ids: Collection[str]) -> None:
     found = {(counter.account_id, counter.key, counter.starts_at): counter for counter in counters}
-    for book in books.by_id.values():
+    for book in by_id.values():
         start = _running_period(book)[0]
         for token_id in token_ids:
             book.counters[token_id] = found.get((book.account.id, token_id, start)) or COUNTERS.make(
@@ -392,11 +406,39 @@ def snapshot(account_id: str, wanted: Wanted | None = None) -> Iterator[tuple[Co
     raise DatabaseBusy()
 
 
-@contextmanager
-def current(account_id: str, wanted: Wanted | None = None) -> Iterator[Book]:
-    """The book of `snapshot` alone."""
-    with snapshot(account_id, wanted) as (_, book):
-        yield book
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """One account at one moment, with the tokens that were wanted. `issued` are the totals of the lots, by kind."""
+
+    book: Book
+    tokens: dict[str, Token]
+    issued: dict[str, int]
+
+
+def current(account_id: str, wanted: Wanted | None = None) -> Sight:
+    """The account as it is now, in one round trip and without a lock. What is done to its book is never written.
+
+    What is due has been written. Raises AccountNotFound, DatabaseBusy.
+    """
+    engine, wanted = db.engine, wanted or Wanted()
+    for _ in range(2):
+        terms = catalog.current()
+        questions = [*_questions(engine, [account_id], wanted), _issued(engine, account_id)]
+        *results, issued = glance(engine, questions)
+        by_id, tokens = _assemble(results, wanted, terms)
+        if account_id not in by_id:
+            raise AccountNotFound()
+        if not _is_due(by_id[account_id]):
+            return Sight(by_id[account_id], tokens, dict(issued))
+        touch(account_id)
+    raise DatabaseBusy()
+
+
+def _issued(engine: Engine, account_id: str) -> Statement:
+    mark = "?" if engine.dialect.name == "sqlite" else "%s"
+    sql = f"""SELECT kind, sum(issued - removed) FROM lots
+        WHERE account_id = {mark} AND (kind <> 'allowance' OR current) GROUP BY kind"""  # noqa: S608
+    return Statement(sql, (account_id,), reads=lambda row: (row[0], int(row[1])))
 
 
 def _is_due(book: Book) -> bool:
@@ -407,29 +449,20 @@ def _is_due(book: Book) -> bool:
 
 def refresh(account_id: str) -> None:
     """Have what is due written now, so that what is read next is complete. Raises AccountNotFound."""
-    with current(account_id):
-        pass
+    current(account_id)
 
 
 def balance(account_id: str) -> dict[str, Any]:
-    """GET /balance: what the account has, by kind, from one snapshot. Raises AccountNotFound."""
-    with snapshot(account_id) as (conn, book):
-        issued = {row[0]: row[1] for row in conn.execute(_ISSUED, {"account_id": account_id})}
-        return _full_balance(book, issued)
+    """GET /balance: what the account has, by kind. Raises AccountNotFound."""
+    return render_balance(current(account_id))
 
 
-_ISSUED = (
-    select(Lot.kind, func.sum(Lot.issued - Lot.removed))
-    .where(Lot.account_id == bindparam("account_id"), or_(Lot.kind != Kind.ALLOWANCE, Lot.current))
-    .group_by(Lot.kind)
-)
-
-
-def _full_balance(book: Book, issued: dict[str, int]) -> dict[str, Any]:
-    account = book.account
+def render_balance(sight: Sight) -> dict[str, Any]:
+    """The balance as the API shows it."""
+    book, account = sight.book, sight.book.account
 
     def part(kind: Kind, total_name: str) -> dict[str, Any]:
-        total, remaining = int(issued.get(kind, 0)), book.totals[kind]
+        total, remaining = sight.issued.get(kind, 0), book.totals[kind]
         return {
             total_name: to_credits(total),
             "used": to_credits(total - remaining),

@@ -20,6 +20,8 @@ from errors import AccountClosed, Forbidden, MissingScope, NotFound, Unauthentic
 from extensions import db
 from models.account import Account, Membership
 from models.token import SCOPES, Token
+from rows import glance
+from services.books import TOKENS
 
 _FORM = re.compile(r"spw_([0-9a-z]{16})([A-Za-z0-9_-]{43})", re.ASCII)
 _LAST_USED_STEP = timedelta(minutes=1)
@@ -122,13 +124,17 @@ def require_scope(caller: Caller, scope: str) -> None:
 
 def authenticate(presented: Presented, scope: str | None) -> Caller:
     """Read the token once and judge it. Raises Unauthenticated, MissingScope."""
-    row = db.session.get(Token, presented.token_id)
-    now = clock.now()
+    found = glance(db.engine, [TOKENS.select(db.engine, "id IN ?", [presented.token_id])])[0]
+    row, now = found[0] if found else None, clock.now()
     caller = check(row, presented, scope, now)
-    assert row is not None
-    if row.last_used_at is None or now - row.last_used_at >= _LAST_USED_STEP:
-        _touch(row.id, now)
+    note_use(row, now)
     return caller
+
+
+def note_use(row: Token | None, now: datetime) -> None:
+    """Keep when a token was last used, to the minute."""
+    if row is not None and (row.last_used_at is None or now - row.last_used_at >= _LAST_USED_STEP):
+        _touch(row.id, now)
 
 
 @database.retrying

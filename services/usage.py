@@ -449,27 +449,49 @@ def replay(record: UsageRecord, request: UsageRequest, hold_id: str | None) -> U
 # Asking before doing
 
 
-def check(caller: Caller, account_id: str, request: UsageRequest) -> dict[str, Any]:
+def balance(presented: Presented, account_ref: str | None) -> dict[str, Any]:
+    """GET /balance. Raises what refuses the token, Forbidden, AccountNotFound."""
+    _, sight = _see(presented, account_ref)
+    return credits.render_balance(sight)
+
+
+def check(presented: Presented, account_ref: str | None, request: UsageRequest) -> dict[str, Any]:
     """Whether the usage would be accepted now, why not, and what would cure it. Writes nothing.
 
-    Raises UnknownOperation or ValidationError where no amount can be told.
+    Raises UnknownOperation or ValidationError where no amount can be told, and as `balance`.
     """
-    capped = {caller.token_id} if caller.cap is not None else set()
-    with credits.current(account_id, Wanted(capped_token_ids=capped)) as book:
-        charge = price(book, request)
-        refusal: SpillwayError | None = None
-        try:
-            check_status(book, enforce=True)
-            fund(book, charge.charged, caller, enforce=True)
-        except SpillwayError as error:
-            refusal = error
-        return {
-            "allowed": refusal is None,
-            "code": refusal.code if refusal else None,
-            "required": to_credits(charge.charged),
-            "available": to_credits(book.available),
-            "cure": list(_CURES[refusal.code]) if refusal else [],
-        }
+    caller, sight = _see(presented, account_ref)
+    book = sight.book
+    charge = price(book, request)
+    refusal: SpillwayError | None = None
+    try:
+        check_status(book, enforce=True)
+        fund(book, charge.charged, caller, enforce=True)
+    except SpillwayError as error:
+        refusal = error
+    return {
+        "allowed": refusal is None,
+        "code": refusal.code if refusal else None,
+        "required": to_credits(charge.charged),
+        "available": to_credits(book.available),
+        "cure": list(_CURES[refusal.code]) if refusal else [],
+    }
+
+
+def _see(presented: Presented, account_ref: str | None) -> tuple[Caller, credits.Sight]:
+    """The account, and the token judged by the same moment's row."""
+    identity = tokens.known(presented)
+    try:
+        account_id = accounts.account_for(identity.account_id, account_ref)
+    except SpillwayError:
+        tokens.authenticate(presented, "read")
+        raise
+    capped = {presented.token_id} if identity.cap is not None else set()
+    sight = credits.current(account_id, Wanted(token_ids={presented.token_id}, capped_token_ids=capped))
+    row = sight.tokens.get(presented.token_id)
+    caller = tokens.check(row, presented, "read", sight.book.now)
+    tokens.note_use(row, sight.book.now)
+    return caller, sight
 
 
 _CURES = {

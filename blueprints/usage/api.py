@@ -35,6 +35,15 @@ blueprint = Blueprint("usage_api", __name__, url_prefix="/api/v1")
 
 _USAGE = schemas.UsageSchema()
 _CAPTURE = schemas.CaptureSchema()
+SPENDING = (
+    "account_suspended",
+    "account_closed",
+    "cap_reached",
+    "insufficient_credits",
+    "payment_past_due",
+    "unknown_operation",
+)
+"""What refuses usage and holds, in this order but for the last."""
 
 
 def _check_reserved(presented: Presented, sent: Collection[str]) -> None:
@@ -53,9 +62,10 @@ def _check_reserved(presented: Presented, sent: Collection[str]) -> None:
     scope="read",
     query=schemas.AccountQuery(),
     answers={200: "Balance"},
+    hot=True,
 )
-def get_balance(caller: Caller, query: dict[str, Any]) -> Response:
-    return answer(credits.balance(accounts.locate(caller, query.get("account"))))
+def get_balance(presented: Presented, query: dict[str, Any]) -> Response:
+    return answer(usage.balance(presented, query.get("account")))
 
 
 # Usage
@@ -71,6 +81,7 @@ def get_balance(caller: Caller, query: dict[str, Any]) -> Response:
     answers={201: "Usage", 200: "Usage"},
     keyed=True,
     hot=True,
+    refuses=SPENDING,
 )
 def post_usage(presented: Presented, body: dict[str, Any]) -> Response:
     return _record(presented, body, None)
@@ -186,6 +197,7 @@ def get_record(caller: Caller, query: dict[str, Any], record_id: str) -> Respons
     service_scope="admin",
     body=schemas.VoidSchema(),
     answers={200: "Record"},
+    refuses=("already_voided",),
 )
 def void_record(caller: Caller, body: dict[str, Any], record_id: str) -> Response:
     own = _own(caller, body.get("account"))
@@ -223,11 +235,12 @@ def get_summary(caller: Caller, query: dict[str, Any]) -> Response:
     scope="read",
     body=schemas.CheckSchema(),
     answers={200: "Check"},
+    hot=True,
 )
-def post_check(caller: Caller, body: dict[str, Any]) -> Response:
-    account_id = accounts.locate(caller, body.pop("account", None))
+def post_check(presented: Presented, body: dict[str, Any]) -> Response:
+    account = body.pop("account", None)
     body.pop("sent")
-    return answer(usage.check(caller, account_id, UsageRequest(**body)))
+    return answer(usage.check(presented, account, UsageRequest(**body)))
 
 
 @endpoint(
@@ -240,6 +253,7 @@ def post_check(caller: Caller, body: dict[str, Any]) -> Response:
     answers={201: "Hold", 200: "Hold"},
     keyed=True,
     hot=True,
+    refuses=SPENDING,
 )
 def post_hold(presented: Presented, body: dict[str, Any]) -> Response:
     account, ttl_seconds = body.pop("account", None), body.pop("ttl_seconds")
@@ -286,6 +300,7 @@ def get_hold(caller: Caller, query: dict[str, Any], hold_id: str) -> Response:
     scope="write",
     body=schemas.ExtendSchema(),
     answers={200: "Hold"},
+    refuses=("hold_not_open", *SPENDING),
 )
 def extend_hold(caller: Caller, body: dict[str, Any], hold_id: str) -> Response:
     own = _own(caller, body.pop("account", None))
@@ -305,6 +320,7 @@ def extend_hold(caller: Caller, body: dict[str, Any], hold_id: str) -> Response:
     answers={201: "Usage", 200: "Usage"},
     keyed=True,
     hot=True,
+    refuses=("hold_not_open", "unknown_operation", "account_closed"),
 )
 def capture_hold(presented: Presented, body: dict[str, Any], hold_id: str) -> Response:
     return _record(presented, body, hold_id)
@@ -319,6 +335,7 @@ def capture_hold(presented: Presented, body: dict[str, Any], hold_id: str) -> Re
     body=schemas.AccountBody(),
     optional_body=True,
     answers={200: "Hold"},
+    refuses=("hold_not_open",),
 )
 def release_hold(caller: Caller, body: dict[str, Any], hold_id: str) -> Response:
     return answer(holds.release(hold_id, _own(caller, body.get("account"))))
