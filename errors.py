@@ -134,3 +134,8 @@ class RateLimited(SpillwayError):
 class DatabaseBusy(SpillwayError):
     status, code, title = 503, "database_busy", "The database can not answer right now"
     retry_after = 1
+
+
+_KINDS: tuple[type[SpillwayError], ...] = (*SpillwayError.__subclasses__(), SpillwayError)
+BY_CODE = {kind.code: kind for kind in _KINDS}
+"""Every stable code with its class."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import errors
+
 Schema = dict[str, Any]
 
 _STRING: Schema = {"type": "string"}
@@ -132,7 +134,7 @@ ANSWERS: dict[str, Schema] = {
             "title": _STRING,
             "status": _INTEGER,
             "detail": _STRING,
-            "code": _STRING,
+            "code": {"type": "string", "examples": list(errors.BY_CODE)},
         },
         "required": ["type", "title", "status", "detail", "code"],
     },

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import cache
+from collections.abc import Iterator
 from typing import Any
 
 from apispec import APISpec
@@ -12,7 +12,7 @@ from flask import Blueprint, Response
 
 import errors
 from amounts import MAX_CREDITS, to_credits
-from blueprints import fields
+from blueprints import examples, fields
 from blueprints.answers import ANSWERS, CSV
 from blueprints.auth import guard
 from blueprints.wire import Operation, answer, operations
@@ -25,6 +25,7 @@ _AMOUNT = {
     "maximum": MAX_CREDITS,
     "pattern": "^[0-9]{1,40}(\\.[0-9]{1,40})?$",
 }
+_DATES = "An RFC 3339 time, or a date, which is its midnight UTC."
 _FIELD_SCHEMAS: dict[type, dict[str, Any]] = {
     fields.Credits: _AMOUNT,
     fields.Quantity: _AMOUNT,
@@ -38,6 +39,65 @@ _FIELD_SCHEMAS: dict[type, dict[str, Any]] = {
     fields.Choice: {"type": "string"},
     fields.Key: {"type": "string"},
     fields.AccountRef: {"type": "string"},
+}
+TAGS = {
+    "balance": "Balance",
+    "usage": "Usage",
+    "check": "Checks and holds",
+    "holds": "Checks and holds",
+    "ledger": "Ledger and statements",
+    "statement": "Ledger and statements",
+    "tokens": "Tokens",
+    "accounts": "Accounts",
+    "openapi": "This document",
+}
+"""The group of operations by the first part of their path; the order is that of the documentation."""
+_GLOSSARY = {
+    "account": "The account's id, or your external id of it. Needed with a service token; a token of the account "
+    "implies it.",
+    "limit": "How many rows to answer at most.",
+    "cursor": "The `next_cursor` of the page before.",
+    "from": "Only what occurred at this time or later.",
+    "to": "Only what occurred before this time.",
+    "credits": "Credits, with at most 6 decimals.",
+    "operation": "The name of the work.",
+    "model": "The model's name.",
+    "llm_provider": "Who runs the model.",
+    "llm_model": "The model's name; a rate may be for one model only.",
+    "prompt_tokens": "Tokens that went in.",
+    "completion_tokens": "Tokens that came out.",
+    "total_tokens": "All tokens, for the records; nothing is priced by it.",
+    "success": "false: the work failed and is free, unless its rate says otherwise.",
+    "retry": "true: a repetition that is free, unless its rate says otherwise.",
+    "source": "Which part of your product records this.",
+    "subject": "The end user on whose behalf the work was done.",
+    "properties": "An object of your own, kept as it is.",
+    "idempotency_key": "The same as the header Idempotency-Key; send either.",
+    "ttl_seconds": "How long the hold lives, from now.",
+    "reason": "Why, for the records.",
+    "state": "Only holds in this state.",
+    "interval": "The length of a bucket. Days are UTC, weeks begin on Monday.",
+    "by": "What to divide the sums by.",
+    "external_id": "Your own id of the account; it never changes.",
+    "name": "A name for people.",
+    "email": "The owner's address.",
+    "search": "Part of a name, external id or e-mail address.",
+    "expires_at": "When it ends; never by default.",
+    "ends_at": "When the plan ends; never by default.",
+    "tier": "The plan's name in the catalog, or `enterprise`.",
+    "included_credits": "The allowance of each period, in place of the plan's.",
+    "rates": "Rates of this account alone, before the catalog's: operation or `operation@model` to rate.",
+    "scopes": "What the token may do.",
+    "cap": "The most the token may spend in a period, in credits.",
+    "records": "1 to 1,000 records, each as in `POST /usage` with a key of its own.",
+}
+"""What a field means wherever its schema does not say so itself."""
+_KEY: dict[str, Any] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "Makes a repetition harmless: the same key and request get the stored answer.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
 }
 
 
@@ -72,7 +132,7 @@ def _attributes(self: Any, field: Any, **_kwargs: Any) -> dict[str, Any]:
         if field.pattern is not None:
             schema["pattern"] = f"^{field.pattern.pattern}$"
     if isinstance(field, fields.UtcTime) and field.dates:
-        schema = {"type": "string", "description": "An RFC 3339 time, or a date as midnight UTC."}
+        schema = {"type": "string", "description": _DATES}
     return _nullable(schema) if field.allow_none else schema
 
 
@@ -112,22 +172,13 @@ def build() -> dict[str, Any]:
 
 def _operation(method: str, path: str, operation: Operation, plugin: MarshmallowPlugin) -> dict[str, Any]:
     assert plugin.converter is not None
-    parameters: list[dict[str, Any]] = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-        for name in re.findall(r"{(\w+)}", path)
-    ]
-    if operation.query is not None:
-        properties = plugin.converter.schema2jsonschema(operation.query)["properties"]
-        for name, schema in properties.items():
-            parameters.append({"name": name, "in": "query", "required": False, "schema": schema})
-    if operation.keyed:
-        key = {"type": "string", "minLength": 1, "maxLength": 255}
-        parameters.append({"name": "Idempotency-Key", "in": "header", "required": False, "schema": key})
+    operation_id = _operation_id(method, path)
     described: dict[str, Any] = {
         "summary": operation.summary,
-        "operationId": _operation_id(method, path),
-        "parameters": parameters,
-        "responses": _responses(operation),
+        "operationId": operation_id,
+        "tags": [_tag(path)],
+        "parameters": list(_parameters(path, operation, plugin)),
+        "responses": _responses(operation_id, path, operation),
     }
     if operation.public:
         described["security"] = []
@@ -135,10 +186,9 @@ def _operation(method: str, path: str, operation: Operation, plugin: Marshmallow
         described["x-scope"] = operation.scope
     if operation.body is not None:
         schema = {**plugin.converter.schema2jsonschema(operation.body), "additionalProperties": False}
-        described["requestBody"] = {
-            "required": operation.body_required,
-            "content": {"application/json": {"schema": schema}},
-        }
+        schema["properties"] = {name: _explained(name, field) for name, field in schema["properties"].items()}
+        content = {"schema": schema, "example": examples.BODIES.get(operation_id, {})}
+        described["requestBody"] = {"required": operation.body_required, "content": {"application/json": content}}
     return described
 
 
@@ -146,31 +196,81 @@ def _operation_id(method: str, path: str) -> str:
     return method.lower() + "_" + re.sub(r"\W+", "_", path).strip("_")
 
 
-def _responses(operation: Operation) -> dict[str, Any]:
+def _tag(path: str) -> str:
+    first = re.split(r"\W", path.removeprefix("/"))[0]
+    return TAGS.get(first, first.capitalize())
+
+
+def _parameters(path: str, operation: Operation, plugin: MarshmallowPlugin) -> Iterator[dict[str, Any]]:
+    assert plugin.converter is not None
+    for name in re.findall(r"{(\w+)}", path):
+        said = _GLOSSARY["account"].partition(".")[0] if name == "ref" else f"The id, such as `{examples.PATHS[name]}`"
+        yield {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "description": f"{said}.",
+            "schema": {"type": "string"},
+            "example": examples.PATHS[name],
+        }
+    if operation.query is not None:
+        for name, schema in plugin.converter.schema2jsonschema(operation.query)["properties"].items():
+            explained = _explained(name, schema)
+            said = explained.pop("description", "")
+            yield {"name": name, "in": "query", "required": False, "description": said, "schema": explained}
+    if operation.keyed:
+        yield _KEY
+
+
+def _explained(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema with a description: its own, with what the glossary says before a mere note on its form."""
+    if name not in _GLOSSARY or schema.get("description", _DATES) != _DATES:
+        return schema
+    return {**schema, "description": " ".join(filter(None, (_GLOSSARY[name], schema.get("description"))))}
+
+
+def _responses(operation_id: str, path: str, operation: Operation) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     for status, name in operation.answers.items():
-        responses[str(status)] = {"description": _described(status)}
+        responses[str(status)] = {"description": _described(status, operation)}
         if name:
             media = "text/csv" if name == CSV else "application/json"
-            content = {media: {"schema": {"$ref": f"#/components/schemas/{name}"}}}
-            responses[str(status)]["content"] = content
-    for status, codes in sorted(_refusals().items()):
+            content: dict[str, Any] = {"schema": {"$ref": f"#/components/schemas/{name}"}}
+            example = examples.TABLES.get(operation_id, examples.ANSWERS.get(name))
+            if example is not None:
+                content["example"] = example
+            responses[str(status)]["content"] = {media: content}
+    refusals: dict[int, list[str]] = {}
+    for code in _codes(path, operation):
+        refusals.setdefault(errors.BY_CODE[code].status, []).append(code)
+    for status, codes in sorted(refusals.items()):
         responses[str(status)] = {
-            "description": "One of the codes " + ", ".join(codes),
+            "description": ", ".join(codes),
             "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
         }
     return responses
 
 
-def _described(status: int) -> str:
-    return {200: "Done, or a replay of what was done", 201: "Made", 204: "Gone"}[status]
+def _described(status: int, operation: Operation) -> str:
+    if status == 200 and 201 in operation.answers:
+        return "The stored answer of the same request" if operation.keyed else "Was there already"
+    return {200: "Done", 201: "Made", 204: "Gone"}[status]
 
 
-@cache
-def _refusals() -> dict[int, list[str]]:
-    """Every status with the codes that come with it, from the classes themselves."""
-    found: dict[int, list[str]] = {}
-    for kind in errors.SpillwayError.__subclasses__():
-        found.setdefault(kind.status, []).append(kind.code)
-    found.setdefault(500, []).append(errors.SpillwayError.code)
-    return found
+def _codes(path: str, operation: Operation) -> Iterator[str]:
+    """What refuses the operation: what follows from how it is declared, and what it names itself."""
+    if not operation.public:
+        yield from ("unauthenticated", "forbidden", "missing_scope")
+    if operation.body is not None:
+        yield from ("malformed_json", "bad_request", "payload_too_large", "unsupported_media_type")
+    schemas = [schema for schema in (operation.body, operation.query) if schema is not None]
+    if schemas:
+        yield "validation_error"
+    if "{ref}" in path or any("account" in schema.fields for schema in schemas):
+        yield "account_not_found"
+    if "{" in path:
+        yield "not_found"
+    if operation.keyed:
+        yield "idempotency_conflict"
+    yield from operation.refuses
+    yield from ("internal_error", "database_busy")

@@ -45,6 +45,7 @@ class Operation:
     keyed: bool = False
     body_required: bool = True
     public: bool = False
+    refuses: tuple[str, ...] = ()
 
 
 def endpoint(
@@ -62,13 +63,15 @@ def endpoint(
     keyed: bool = False,
     hot: bool = False,
     service_scope: str | None = None,
+    refuses: tuple[str, ...] = (),
 ) -> Callable[[Callable[..., Response]], Callable[..., Response]]:
     """Register a view of the API. It is called as `view(caller, [body,] [query,] **path)`.
 
     The token is judged first, then the scope, then the request. A `hot` view gets the token as it was presented and
     judges it under the lock it takes anyway; only where the request is refused is the token read here. The body of a
     `keyed` view carries the key, whether it came in the body or in the header. `service_scope` is what a service token
-    needs in place of `scope`. `answers` maps a status to the name of the answer's schema in the document.
+    needs in place of `scope`. `answers` maps a status to the name of the answer's schema in the document, and `refuses`
+    names the codes that do not follow from the rest (see openapi.py).
     """
 
     def register(view: Callable[..., Response]) -> Callable[..., Response]:
@@ -98,6 +101,7 @@ def endpoint(
             answers=answers,
             keyed=keyed,
             body_required=not optional_body,
+            refuses=refuses,
         )
         blueprint.add_url_rule(rule, view_func=run, methods=[method])
         return run

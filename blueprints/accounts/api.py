@@ -98,6 +98,7 @@ def change(caller: Caller, body: dict[str, Any], ref: str) -> Response:
     body=schemas.GrantSchema(),
     answers={201: "Grant", 200: "Grant"},
     keyed=True,
+    refuses=("account_closed",),
 )
 def grant(caller: Caller, body: dict[str, Any], ref: str) -> Response:
     _operator(caller)
@@ -114,6 +115,7 @@ def grant(caller: Caller, body: dict[str, Any], ref: str) -> Response:
     scope="admin",
     body=schemas.PlanSchema(),
     answers={200: "Balance"},
+    refuses=("account_closed",),
 )
 def set_plan(caller: Caller, body: dict[str, Any], ref: str) -> Response:
     _operator(caller)
@@ -137,6 +139,7 @@ def set_plan(caller: Caller, body: dict[str, Any], ref: str) -> Response:
     scope="admin",
     body=schemas.ReasonSchema(),
     answers={200: "Balance"},
+    refuses=("no_allowance", "account_closed"),
 )
 def reset_limit(caller: Caller, body: dict[str, Any], ref: str) -> Response:
     _operator(caller)
@@ -151,6 +154,7 @@ def reset_limit(caller: Caller, body: dict[str, Any], ref: str) -> Response:
     scope="admin",
     body=schemas.ReasonSchema(),
     answers={200: "Account"},
+    refuses=("account_closed",),
 )
 def suspend(caller: Caller, body: dict[str, Any], ref: str) -> Response:
     _operator(caller)
@@ -165,6 +169,7 @@ def suspend(caller: Caller, body: dict[str, Any], ref: str) -> Response:
     scope="admin",
     body=schemas.ReasonSchema(),
     answers={200: "Account"},
+    refuses=("account_closed",),
 )
 def restore(caller: Caller, body: dict[str, Any], ref: str) -> Response:
     _operator(caller)

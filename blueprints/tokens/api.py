@@ -56,6 +56,7 @@ def listing(caller: Caller, query: dict[str, Any]) -> Response:
     scope="tokens|admin",
     body=schemas.CreateSchema(),
     answers={201: "NewToken"},
+    refuses=("account_closed",),
 )
 def create(caller: Caller, body: dict[str, Any]) -> Response:
     account_id = accounts.locate(caller, body.pop("account", None))

@@ -236,6 +236,7 @@ def get_summary(caller: Caller, query: dict[str, Any]) -> Response:
     body=schemas.CheckSchema(),
     answers={200: "Check"},
     hot=True,
+    refuses=("unknown_operation",),
 )
 def post_check(presented: Presented, body: dict[str, Any]) -> Response:
     account = body.pop("account", None)
