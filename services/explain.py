@@ -19,8 +19,9 @@ from services.books import ENTRIES, HOLDS, LOTS, RECORDS
 from services.rates import Rate
 
 _WIDE = Context(prec=250, rounding=ROUND_05UP)
-_MILLIONTH, _LAST_DIGIT = Decimal(1).scaleb(-6), Decimal(1).scaleb(-30)
-"""A quotient that does not end is cut at 30 decimals, so that rounding it again gives what rounding it once gives."""
+_MILLIONTH = Decimal(1).scaleb(-6)
+_SHOWN = 12
+"""Decimals of a quotient that does not end; more where the parts before it have more."""
 
 
 def explain(record_id: str, own_account: str | None) -> dict[str, Any]:
@@ -159,12 +160,15 @@ def working(rate: Rate, given: Mapping[str, Decimal | int | None], credit_value:
         ("completion_tokens", rate.completion_per_1k, Decimal(1000)),
         ("actual_cost", rate.cost_multiplier, credit_value),
     )
-    parts, total = [], Decimal(0)
+    parts: list[dict[str, Any]] = []
+    total = Decimal(0)
     for name, price, per in asked:
         amount = given[name]
         if price is None or amount is None or not per:
             continue
-        worth = _quotient(_WIDE.multiply(Decimal(amount), price), per)
+        worth = _WIDE.divide(_WIDE.multiply(Decimal(amount), price), per)
+        if name == "actual_cost":
+            worth = _cut(worth, _decimals(total))
         total = _WIDE.add(total, worth)
         values = {"amount": Decimal(amount), "price": price, "per": per, "credits": worth}
         parts.append({"input": name} | {key: _number(value) for key, value in values.items()})
@@ -175,11 +179,19 @@ def working(rate: Rate, given: Mapping[str, Decimal | int | None], credit_value:
     return {"parts": parts, "sum": _number(total), "round": rate.round, "rounded": _number(rounded)}
 
 
-def _quotient(dividend: Decimal, divisor: Decimal) -> Decimal:
-    quotient = _WIDE.divide(dividend, divisor)
-    exponent = quotient.as_tuple().exponent
+def _cut(quotient: Decimal, decimals: int) -> Decimal:
+    """Without the digits of a quotient that does not end, so that the sum's rounding does not notice.
+
+    The last digit lies behind the `decimals` of what it is added to, and ROUND_05UP never makes it 0 or 5.
+    """
+    places = max(_SHOWN, decimals + 1)
+    return quotient.quantize(Decimal(1).scaleb(-places), context=_WIDE) if _decimals(quotient) > places else quotient
+
+
+def _decimals(value: Decimal) -> int:
+    exponent = value.as_tuple().exponent
     assert isinstance(exponent, int)
-    return quotient.quantize(_LAST_DIGIT, context=_WIDE) if exponent < -30 else quotient
+    return max(0, -exponent)
 
 
 def _number(value: Decimal | None) -> int | Decimal | None:

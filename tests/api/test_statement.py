@@ -12,7 +12,7 @@ from typing import Any
 import hypothesis.strategies as st
 import pytest
 from flask import Flask
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 
 from amounts import MICRO
 from services import statements
@@ -321,7 +321,13 @@ def moment_of(entry: Any) -> datetime:
 
 @pytest.mark.settings(settle_unfunded=True)
 def test_every_range_of_a_random_history_adds_up(app: Flask, operator: Api, at: At) -> None:
-    @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @settings(
+        max_examples=20,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.explicit, Phase.generate],  # to find the smallest history takes minutes
+        database=None,
+    )
     @given(actions=st.lists(_ACTIONS, max_size=25), picks=st.lists(st.tuples(_PICKS, _PICKS), min_size=3, max_size=3))
     def lives(actions: list[tuple[Any, ...]], picks: list[tuple[int, int]]) -> None:
         began = at.forward(seconds=1)
