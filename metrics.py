@@ -97,10 +97,6 @@ def job_ran(name: str, outcome: str, seconds: float) -> None:
 def register(app: Flask) -> None:
     """Count each request by its route's pattern, never by its path."""
 
-    @app.before_request
-    def begin() -> None:
-        g.arrived = time.perf_counter()
-
     @app.after_request
     def count(response: Response) -> Response:
         seconds = time.perf_counter() - g.arrived if "arrived" in g else 0.0

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 
-from flask import Flask, Response, current_app, request
+from flask import Flask, Request, Response, current_app, request
+from flask.sessions import SecureCookieSession, SecureCookieSessionInterface, SessionMixin
 
 from errors import BadRequest, NotFound
 
@@ -25,7 +26,7 @@ _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 def _refuse_control_characters() -> None:
     """Text that PostgreSQL can not even compare with. Raises NotFound, BadRequest; the API judges its own requests."""
-    if not hasattr(current_app.view_functions.get(request.endpoint or ""), "access"):
+    if _is_api(request) or not hasattr(current_app.view_functions.get(request.endpoint or ""), "access"):
         return
     if any(_CONTROL.search(str(value)) for value in (request.view_args or {}).values()):
         raise NotFound()
@@ -37,21 +38,41 @@ def _texts() -> list[str]:
     return [value for _, values in request.form.lists() for value in values]
 
 
+class _PageSessions(SecureCookieSessionInterface):
+    """The API knows tokens only: its requests have no session, whatever cookie they bring."""
+
+    def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
+        return SecureCookieSession() if _is_api(request) else super().open_session(app, request)
+
+    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
+        if not _is_api(request):
+            super().save_session(app, session, response)
+
+
+def _is_api(request: Request) -> bool:
+    return request.path.startswith("/api/v1/")
+
+
 def register(app: Flask) -> None:
     """Check what pages are sent, and set the headers on each answer; HSTS only where the site is reached by https."""
     app.before_request(_refuse_control_characters)
-    secure = app.config["SESSION_COOKIE_SECURE"]
+    app.session_interface = _PageSessions()
+    fixed = [
+        ("X-Content-Type-Options", "nosniff"),
+        ("Referrer-Policy", "same-origin"),
+        ("X-Frame-Options", "DENY"),
+        ("Cross-Origin-Opener-Policy", "same-origin"),
+    ]
+    if app.config["SESSION_COOKIE_SECURE"]:
+        fixed.append(("Strict-Transport-Security", "max-age=31536000; includeSubDomains"))
+    policy = "; ".join(_POLICY)
 
     @app.after_request
     def set_headers(response: Response) -> Response:
         headers = response.headers
-        headers.setdefault("Content-Security-Policy", "; ".join(_POLICY))
-        headers["X-Content-Type-Options"] = "nosniff"
-        headers["Referrer-Policy"] = "same-origin"
-        headers["X-Frame-Options"] = "DENY"
-        headers["Cross-Origin-Opener-Policy"] = "same-origin"
-        if secure:
-            headers["Strict-Transport-Security"] = "max-age=31536000; includeSubDomains"
-        if not (request.endpoint or "").endswith("static"):
-            headers.setdefault("Cache-Control", "no-store")
+        headers.extend(fixed)
+        if "Content-Security-Policy" not in headers:
+            headers.add("Content-Security-Policy", policy)
+        if "Cache-Control" not in headers and not (request.endpoint or "").endswith("static"):
+            headers.add("Cache-Control", "no-store")
         return response

@@ -8,6 +8,7 @@ import functools
 import json
 import logging
 import re
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -45,6 +46,7 @@ class Operation:
     keyed: bool = False
     body_required: bool = True
     public: bool = False
+    service_scope: str | None = None
     refuses: tuple[str, ...] = ()
 
 
@@ -101,6 +103,7 @@ def endpoint(
             answers=answers,
             keyed=keyed,
             body_required=not optional_body,
+            service_scope=service_scope,
             refuses=refuses,
         )
         blueprint.add_url_rule(rule, view_func=run, methods=[method])
@@ -289,7 +292,9 @@ def _csrf(error: CSRFError) -> Response:
     return _render(errors.BadRequest("The form has expired. Go back, load the page again and send it once more."))
 
 
-def _set_request_id() -> None:
+def _begin() -> None:
+    """What the log and the metrics want to know of every request."""
+    g.arrived = time.perf_counter()
     shown = request.headers.get("X-Request-Id", "")
     g.request_id = shown if _REQUEST_ID.fullmatch(shown) else uuid.uuid4().hex
 
@@ -302,7 +307,7 @@ def _send_request_id(response: Response) -> Response:
 def register(app: Flask) -> None:
     """Request ids and the one renderer of errors."""
     app.json = jsonio.DecimalProvider(app)
-    app.before_request(_set_request_id)
+    app.before_request(_begin)
     app.after_request(_send_request_id)
     app.register_error_handler(SpillwayError, _render)
     app.register_error_handler(CSRFError, _csrf)

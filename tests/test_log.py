@@ -247,7 +247,7 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """What this process writes to its log during the test."""
     written = io.StringIO()
     for handler in logging.getLogger().handlers:
-        if getattr(handler, "spillway", False):
+        if isinstance(handler, log._Handler):
             monkeypatch.setattr(handler, "stream", written)
     return written
 
