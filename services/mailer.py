@@ -8,12 +8,14 @@ from __future__ import annotations
 import logging
 import smtplib
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 import structlog
-from sqlalchemy import select, update
+from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
 import clock
@@ -78,13 +80,17 @@ def _send(mail_id: str, by_hand: bool) -> bool:
 
 @database.retrying
 def _claim(mail_id: str, by_hand: bool) -> Mail | None:
-    """Of several processes that want to send a mail, one gets it."""
+    """Of several processes that want to send a mail, one gets it.
+
+    By hand too: a mail without an error that is not due is being sent by another process right now.
+    """
     now = _real_now()
+    free = Mail.next_attempt_at <= now
+    if by_hand:
+        free = or_(free, Mail.error.is_not(None))
     with database.transaction() as session:
-        due = update(Mail).where(Mail.id == mail_id, Mail.sent_at.is_(None))
-        if not by_hand:
-            due = due.where(Mail.next_attempt_at <= now)
-        taken = session.execute(due.values(next_attempt_at=now + _LEASE, attempts=Mail.attempts + 1))
+        due = update(Mail).where(Mail.id == mail_id, Mail.sent_at.is_(None), free)
+        taken = session.execute(due.values(next_attempt_at=now + _LEASE, attempts=Mail.attempts + 1, error=None))
         return session.get(Mail, mail_id) if taken.rowcount else None  # type: ignore[attr-defined]
 
 
@@ -114,19 +120,21 @@ def _deliver(mail: Mail) -> None:
         server.send_message(message)
 
 
-def _connected(url: SplitResult) -> smtplib.SMTP:
+@contextmanager
+def _connected(url: SplitResult) -> Iterator[smtplib.SMTP]:
     """A connection on which no password ever travels in the clear when the server can encrypt."""
     host, tls = url.hostname or "", ssl.create_default_context()
     if url.scheme == "smtps":
         server: smtplib.SMTP = smtplib.SMTP_SSL(host, url.port or 465, timeout=_TIMEOUT_SECONDS, context=tls)
     else:
         server = smtplib.SMTP(host, url.port or (587 if url.username else 25), timeout=_TIMEOUT_SECONDS)
+    with server:
         server.ehlo_or_helo_if_needed()
         if url.scheme == "smtp+starttls" or (url.username and server.has_extn("starttls")):
             server.starttls(context=tls)
-    if url.username:
-        server.login(unquote(url.username), unquote(url.password or ""))
-    return server
+        if url.username:
+            server.login(unquote(url.username), unquote(url.password or ""))
+        yield server
 
 
 def _sender(url: SplitResult) -> str:
