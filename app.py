@@ -13,7 +13,7 @@ import database
 import extensions
 import log
 import metrics
-from blueprints import filters, health, navigation, openapi, security, wire
+from blueprints import docs, filters, health, navigation, openapi, security, wire
 from blueprints import metrics as metrics_page
 from blueprints.accounts import api as accounts_api
 from blueprints.auth import accounts as account_pages
@@ -58,7 +58,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         extensions.csrf.exempt(module.blueprint)
     for module in (auth_pages, account_pages, members_pages, invitation_pages):
         app.register_blueprint(module.blueprint)
-    for module in (usage_pages, statement_pages, tokens_pages, health, metrics_page):
+    for module in (usage_pages, statement_pages, tokens_pages, docs, health, metrics_page):
         app.register_blueprint(module.blueprint)
     cli.register(app)
     guard.check(app)

@@ -29,7 +29,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "post_usage": _WORK,
     "post_usage_batch": {
         "records": [
-            {"credits": 1.5, "occurred_at": "2026-11-21T09:58:00Z", "idempotency_key": "job-992"},
+            {"credits": 1.5, "idempotency_key": "job-992"},
             {"credits": 100_000, "idempotency_key": "job-993"},
         ]
     },
@@ -42,7 +42,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "post_tokens": {"name": "backend", "scopes": ["read", "write"], "cap": 1000},
     "post_accounts": {"external_id": "acme", "name": "Acme Vision", "email": "owner@acme.example"},
     "patch_accounts_ref": {"name": "Acme Vision Ltd"},
-    "post_accounts_ref_grants": {"credits": 500, "reason": "Goodwill", "expires_at": "2027-05-21T00:00:00Z"},
+    "post_accounts_ref_grants": {"credits": 500, "reason": "Goodwill"},
     "post_accounts_ref_plan": {
         "tier": "enterprise",
         "included_credits": 25_000,

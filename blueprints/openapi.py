@@ -184,6 +184,8 @@ def _operation(method: str, path: str, operation: Operation, plugin: Marshmallow
         described["security"] = []
     else:
         described["x-scope"] = operation.scope
+        if operation.service_scope is not None:
+            described["x-service-scope"] = operation.service_scope
     if operation.body is not None:
         schema = {**plugin.converter.schema2jsonschema(operation.body), "additionalProperties": False}
         schema["properties"] = {name: _explained(name, field) for name, field in schema["properties"].items()}

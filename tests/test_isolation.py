@@ -110,6 +110,7 @@ PAGES: dict[str, Visit] = {
     "GET /healthz": Visit("public"),
     "GET /readyz": Visit("public"),
     "GET /metrics": Visit("public"),
+    "GET /api/docs": Visit("public"),
     "GET /signup": Visit("public"),
     "POST /signup": Visit("public"),
     "GET /login": Visit("public"),

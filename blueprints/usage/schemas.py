@@ -6,7 +6,6 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, post_load, pre_load, validates_schema
 
-from amounts import MAX_CREDITS
 from blueprints.fields import (
     AccountRef,
     Choice,
@@ -32,7 +31,7 @@ class PricedSchema(StrictSchema):
     """What a price can be told from."""
 
     account = AccountRef(metadata={"description": "Needed with a service token: the account's id or external id."})
-    credits = Credits(metadata={"description": f"Credits to charge, at most 6 decimals, at most {MAX_CREDITS}."})
+    credits = Credits(metadata={"description": "Credits to charge, with at most 6 decimals."})
     operation = Text(metadata={"description": "Priced by the catalog's rate, or a label when credits are given."})
     quantity = Quantity(load_default=1_000_000, metadata={"description": "Units of the operation."})
     llm_provider = Text()
