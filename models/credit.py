@@ -103,6 +103,7 @@ class LedgerEntry(Base):
         CheckConstraint("kind_after >= 0 AND balance_after >= kind_after", name="after"),
         Index("ix_ledger_entries_kind", "account_id", "kind", "created_at", "seq"),
         partial_index("ix_ledger_entries_settled", "cause_id", where="reason = 'settle'"),
+        partial_index("ix_ledger_entries_other", "account_id", "seq", where="reason <> 'usage'"),
     )
 
     account_id: Mapped[Id] = mapped_column(ForeignKey("accounts.id"), primary_key=True)

@@ -47,6 +47,7 @@ class UsageRecord(Base):
             "seq",
             where="unfunded > settled AND voided_at IS NULL",
         ),
+        partial_index("ix_usage_records_backdated", "account_id", "period_start", where="occurred_at < period_start"),
     )
 
     id: Mapped[Id] = mapped_column(primary_key=True)

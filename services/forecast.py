@@ -14,7 +14,7 @@ from models.usage import UsageRecord
 from rows import run
 from services import credits, plans, summaries
 from services.books import SUBSCRIPTIONS
-from services.usage import AHEAD, OLDEST
+from services.usage import AHEAD
 
 _DAY, _MICROSECOND = timedelta(days=1), timedelta(microseconds=1)
 _WINDOWS = (3, 7, 14, 28)
@@ -64,10 +64,9 @@ def used_in_period(account_id: str, start: datetime, now: datetime) -> int:
         UsageRecord.account_id == account_id, UsageRecord.voided_at.is_(None)
     )
     backdated = charged.where(
-        UsageRecord.period_start == start,
+        # As their index says it; with an equality SQLite would take the far larger index by time.
         UsageRecord.occurred_at < UsageRecord.period_start,
-        UsageRecord.occurred_at >= start - OLDEST,
-        UsageRecord.occurred_at < start,
+        UsageRecord.period_start.between(start, start),
     )
     before = charged.where(
         UsageRecord.period_start < start, UsageRecord.occurred_at >= start, UsageRecord.occurred_at < start + AHEAD

@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Any
 
 from dateutil.relativedelta import relativedelta
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import Connection, Select, bindparam, func, select, text
 
 import clock
 import database
@@ -56,12 +56,12 @@ class Statement:
         return self.start.strftime("%Y-%m")
 
 
-def month(text: str | None) -> tuple[datetime, datetime]:
+def month(name: str | None) -> tuple[datetime, datetime]:
     """The UTC calendar month `2026-11`, or (None) the running one. Raises ValidationError."""
-    if text is None:
+    if name is None:
         start = clock.now().replace(day=1, hour=0, minute=0, second=0, microsecond=0)
         return start, start + relativedelta(months=1)
-    match = _MONTH.fullmatch(text)
+    match = _MONTH.fullmatch(name)
     try:
         if match is None or int(match[1]) < 1970:
             raise ValueError
@@ -74,16 +74,18 @@ def month(text: str | None) -> tuple[datetime, datetime]:
 def draw_up(account_id: str, start: datetime, end: datetime) -> Statement:
     """The statement of `[start, end)`, expiries that are due included. Raises AccountNotFound."""
     with credits.snapshot(account_id) as (conn, book):
-        first = _last_before(conn, account_id, start)
-        last = max(first, _last_before(conn, account_id, end))
+        first, opening = _at(conn, account_id, start)
+        last, closing = _at(conn, account_id, end)
+        if last < first:  # only where a clock was set back by more than the whole range
+            last, closing = first, opening
         return Statement(
             account_id=account_id,
             start=start,
             end=end,
             first=first,
             last=last,
-            opening=_balances(conn, account_id, start, first),
-            closing=_balances(conn, account_id, end, last),
+            opening=opening,
+            closing=closing,
             unfunded=_unfunded(conn, account_id, start, end) if book.account.unfunded else 0,
             overage=_overage(conn, account_id, start, end) if book.account.overage else 0,
             debt=book.account.debt,
@@ -91,48 +93,43 @@ def draw_up(account_id: str, start: datetime, end: datetime) -> Statement:
         )
 
 
-def _newest(conn: Connection, account_id: str, kind: Kind, before: datetime) -> Any:
-    """The kind's last entry by time, one step into its index."""
-    query = (
-        select(LedgerEntry.seq, LedgerEntry.kind_after, LedgerEntry.balance_after)
-        .where(LedgerEntry.account_id == account_id, LedgerEntry.kind == kind, LedgerEntry.created_at < before)
-        .order_by(LedgerEntry.created_at.desc(), LedgerEntry.seq.desc())
-        .limit(1)
-    )
-    return conn.execute(query).first()
+_LEDGER = LedgerEntry.__table__.c
+_OF_KIND = (_LEDGER.account_id == bindparam("account_id"), _LEDGER.kind == bindparam("kind"))
+_NEWEST = (
+    select(_LEDGER.seq, _LEDGER.kind_after)
+    .where(*_OF_KIND, _LEDGER.created_at < bindparam("before"))
+    .order_by(_LEDGER.created_at.desc(), _LEDGER.seq.desc())
+    .limit(1)
+)
+"""A kind's last entry by time: one step into its index."""
+_NEWEST_BY_NUMBER = (
+    select(_LEDGER.kind_after)
+    .where(*_OF_KIND, _LEDGER.seq <= bindparam("number"))
+    .order_by(_LEDGER.seq.desc())
+    .limit(1)
+)
+"""The same by number, which may have to read many entries of other kinds."""
+_TOTAL = select(_LEDGER.balance_after).where(
+    _LEDGER.account_id == bindparam("account_id"), _LEDGER.seq == bindparam("number")
+)
 
 
-def _last_before(conn: Connection, account_id: str, moment: datetime) -> int:
-    """The number up to which entries belong to the time before `moment`.
+def _at(conn: Connection, account_id: str, moment: datetime) -> tuple[int, Kinds]:
+    """The number up to which entries belong to the time before `moment`, and what each kind had then.
 
     Entries are written in the order of their times. Should a clock have been set back, one that is dated too early
     keeps its place in the order, so that neighbouring statements still meet.
     """
-    found = [_newest(conn, account_id, kind, moment) for kind in Kind]
-    return max((row.seq for row in found if row is not None), default=0)
-
-
-def _balances(conn: Connection, account_id: str, moment: datetime, number: int) -> Kinds:
-    """What each kind had after the entry with that number, the last before `moment`."""
-    found = {kind.value: _newest(conn, account_id, kind, moment) for kind in Kind}
-    balances = {kind: 0 if row is None else row.kind_after for kind, row in found.items()}
-    total = conn.scalar(
-        select(LedgerEntry.balance_after).where(LedgerEntry.account_id == account_id, LedgerEntry.seq == number)
-    )
-    if sum(balances.values()) == (total or 0):
-        return balances
-    return {kind.value: _exact_balance(conn, account_id, kind, number) for kind in Kind}
-
-
-def _exact_balance(conn: Connection, account_id: str, kind: Kind, number: int) -> int:
-    """The same by number alone, for ledgers in which a clock was set back: it may have to read many entries."""
-    query = (
-        select(LedgerEntry.kind_after)
-        .where(LedgerEntry.account_id == account_id, LedgerEntry.kind == kind, LedgerEntry.seq <= number)
-        .order_by(LedgerEntry.seq.desc())
-        .limit(1)
-    )
-    return conn.scalar(query) or 0
+    number, balances = 0, {}
+    for kind in Kind:
+        row = conn.execute(_NEWEST, {"account_id": account_id, "kind": kind.value, "before": moment}).first()
+        balances[kind.value] = row.kind_after if row is not None else 0
+        number = max(number, row.seq if row is not None else 0)
+    values = {"account_id": account_id, "number": number}
+    if sum(balances.values()) != (conn.scalar(_TOTAL, values) or 0):
+        for kind in Kind:
+            balances[kind.value] = conn.scalar(_NEWEST_BY_NUMBER, {**values, "kind": kind.value}) or 0
+    return number, balances
 
 
 def _unfunded(conn: Connection, account_id: str, start: datetime, end: datetime) -> int:
@@ -198,7 +195,7 @@ def movements(statement: Statement) -> dict[str, Kinds]:
             LedgerEntry.account_id == statement.account_id,
             LedgerEntry.seq > statement.first,
             LedgerEntry.seq <= statement.last,
-            LedgerEntry.reason != Reason.USAGE,
+            text("reason <> 'usage'"),  # as their index says it
         )
         .group_by(LedgerEntry.reason, LedgerEntry.kind)
     )
