@@ -8,6 +8,8 @@ from decimal import Decimal
 from flask import Flask
 from markupsafe import Markup
 
+import clock
+
 
 def amount(value: int | Decimal | None) -> str:
     """`1,234.5`: thousands separated, at most 6 decimals, none that say nothing."""
@@ -46,4 +48,4 @@ def when(value: datetime | None, only: str = "") -> Markup:
 
 
 def register(app: Flask) -> None:
-    app.jinja_env.filters.update(credits=amount, change=change, short=short, when=when)
+    app.jinja_env.filters.update(credits=amount, change=change, short=short, stamp=clock.rfc3339, when=when)

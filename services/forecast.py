@@ -21,7 +21,7 @@ _WINDOWS = (3, 7, 14, 28)
 """Days over which usage is averaged, today among them: the longest tells the likely rate, the extremes the range."""
 _ENOUGH = 3
 """Days of history without which nothing is said about when credits run out."""
-_FARTHEST = 3650
+_FARTHEST = Decimal(3650)
 """Days ahead beyond which credits do not run out."""
 
 
@@ -101,14 +101,23 @@ def _rates(account_id: str, now: datetime) -> list[Decimal]:
 def _runs_out(
     now: datetime, available: int, rates: list[Decimal], *, renewal: datetime | None
 ) -> dict[str, datetime] | None:
-    """When the available credits are used up; None where that is not known or a new allowance comes first."""
+    """When the available credits are used up; None where that is not known or a new allowance comes first.
+
+    With an allowance to come, its renewal is the latest: after that they would not run out.
+    """
     positive = [rate for rate in rates if rate > 0]
     if not positive:
         return None
-    days = {"earliest": available / max(positive), "likely": available / rates[-1], "latest": available / min(positive)}
-    if days["likely"] > _FARTHEST or (renewal is not None and days["likely"] >= _days(renewal - now)):
+    last = _FARTHEST if renewal is None else _days(renewal - now)
+    likely = available / rates[-1]
+    if likely >= last:
         return None
-    return {name: now + timedelta(seconds=int(min(Decimal(_FARTHEST), count) * 86400)) for name, count in days.items()}
+    days = {
+        "earliest": available / max(positive),
+        "likely": likely,
+        "latest": min(last, available / min(positive)),
+    }
+    return {name: now + timedelta(seconds=int(count * 86400)) for name, count in days.items()}
 
 
 def _percent(used: int, available: int) -> int | Decimal:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 from flask import Blueprint, redirect, render_template, request, url_for
@@ -18,12 +19,18 @@ from blueprints.usage.schemas import SummaryQuery
 from blueprints.usage.words import INPUTS, REASONS
 from errors import ValidationError
 from models.account import Account
-from services import catalog, credits, explain, records, summaries
+from services import catalog, credits, explain, forecast, periods, records, summaries
 from services.records import Filters
 
 blueprint = Blueprint("usage_pages", __name__)
 
-RANGES = {"current": "This period", "30d": "Last 30 days", "90d": "Last 90 days", "custom": "Own range"}
+RANGES = {
+    "current": "This period",
+    "previous": "Previous period",
+    "30d": "Last 30 days",
+    "90d": "Last 90 days",
+    "custom": "Own range",
+}
 _RECENT = 20
 
 
@@ -58,6 +65,8 @@ def index() -> str:
         problem=problem,
         ranges=RANGES,
         summary=summary,
+        average=_average(summary["total"]["credits"], view["start"], view["end"]),
+        heading=forecast.stats(account.id),
         charts=[chart.layout(summary, f"no {view['by']}", width) for width in (chart.WIDE, chart.NARROW)],
         records=[records.detail(record) for record in recent],
         api=settings.current().public_url,
@@ -79,6 +88,12 @@ def _view(account: Account) -> tuple[dict[str, Any], str | None]:
     return {**query, "start": start, "end": end}, problem
 
 
+def _average(used: int | Decimal, start: datetime, end: datetime) -> Decimal:
+    """Credits a day over the part of the range that is over, at least one day, to two decimals."""
+    days = Decimal((min(end, clock.now()) - start) // timedelta(seconds=1)) / 86400
+    return (used / max(Decimal(1), days)).quantize(Decimal("0.01"), ROUND_HALF_UP)
+
+
 def _bounds(account: Account, query: dict[str, Any]) -> tuple[datetime, datetime]:
     now = clock.now()
     tomorrow = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
@@ -92,6 +107,8 @@ def _bounds(account: Account, query: dict[str, Any]) -> tuple[datetime, datetime
             raise ValidationError({"to": ["There is no day after it."]}) from None
     if chosen in ("30d", "90d"):
         return tomorrow - timedelta(days=int(chosen[:-1])), tomorrow
+    if chosen == "previous":
+        return periods.month_period(account.period_start, account.period_start - timedelta(microseconds=1))
     if chosen != "current":
         raise ValidationError({"range": ["No such range."]})
     return account.period_start, min(account.period_end, tomorrow)

@@ -136,6 +136,14 @@ class TestForecast:
         use(operator, 700)
         assert stats(operator)["forecast"]["runs_out"] is not None
 
+    def test_a_renewal_ends_the_range(self, app: Flask, operator: Api, at: At) -> None:
+        self.steady(operator, at, 5, 10)
+        set_plan(operator, "acme", included_credits=10)
+        use(operator, 700)
+        at("2026-11-25T10:00:00Z")
+        told = stats(operator)
+        assert told["forecast"]["runs_out"]["latest"] <= told["period"]["end"]
+
     def test_nothing_left_has_run_out_now(self, app: Flask, operator: Api, at: At) -> None:
         self.steady(operator, at, 5, 200)
         told = stats(operator)
