@@ -2,11 +2,12 @@
 
 A row class is a slotted twin of a model: the same attributes and predicates, none of the
 instrumentation. A `Statement` is SQL with
-its parameters; `run` sends several in one round trip (psycopg's pipeline) or one after another (SQLite).
+its parameters; `run` sends several in one round trip (PostgreSQL) or one after another (SQLite).
 """
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from decimal import Decimal
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
+import psycopg
 from sqlalchemy import Boolean, Connection, Engine, Table
 from sqlalchemy.dialects import postgresql
 
@@ -23,16 +25,23 @@ from models.base import Base
 from models.types import ExactDecimal, UtcDateTime, from_microseconds, to_microseconds
 
 M = TypeVar("M", bound=Base)
+_LOCKS = " FOR UPDATE"
 
 
 @dataclass(slots=True)
 class Statement:
-    """`many` runs the SQL once per parameter row (SQLite's executemany)."""
+    """SQL and its parameters: `?` on SQLite, `%s` on PostgreSQL.
+
+    `reads` makes something of each row. A statement whose rows can also come as JSON says how (`reads_json`), and the
+    names of its columns; then it can be answered together with others. `many` runs the SQL once per parameter row.
+    """
 
     sql: str
     params: Any = ()
     many: bool = False
-    reads: Callable[[tuple[Any, ...]], Any] | None = None
+    reads: Callable[[Sequence[Any]], Any] | None = None
+    reads_json: Callable[[Sequence[Any]], Any] | None = None
+    columns: Sequence[str] = ()
 
 
 def run(conn: Connection, statements: Sequence[Statement]) -> list[list[Any]]:
@@ -40,18 +49,14 @@ def run(conn: Connection, statements: Sequence[Statement]) -> list[list[Any]]:
     raw: Any = conn.connection.driver_connection
     if conn.dialect.name == "sqlite":
         return [_run_sqlite(raw, statement) for statement in statements]
-    with raw.pipeline():
-        cursors = [raw.cursor().execute(statement.sql, statement.params) for statement in statements]
-    return [
-        [statement.reads(row) for row in cursor.fetchall()] if statement.reads else []
-        for statement, cursor in zip(statements, cursors, strict=True)
-    ]
+    return _run_postgresql(raw, statements)
 
 
 def glance(engine: Engine, statements: Sequence[Statement]) -> list[list[Any]]:
     """Read at one moment, in one round trip, past the ORM and its transactions; a list of rows for each statement.
 
-    A connection that turns out to be dead is replaced, and the reading done once more.
+    A connection that turns out to be dead is replaced, and the reading done once more. On PostgreSQL the moment is
+    the one statement's that all are merged into: so each must be able to be.
     """
     for attempt in (1, 2):
         borrowed = engine.raw_connection()
@@ -68,23 +73,96 @@ def glance(engine: Engine, statements: Sequence[Statement]) -> list[list[Any]]:
 
 
 def _read_at_once(engine: Engine, raw: Any, statements: Sequence[Statement]) -> list[list[Any]]:
-    one = len(statements) == 1
-    if engine.dialect.name == "sqlite":
-        if one:
-            return [_run_sqlite(raw, statements[0])]
-        raw.execute("BEGIN")
-        results = [_run_sqlite(raw, statement) for statement in statements]
-        raw.execute("COMMIT")
-        return results
-    with raw.pipeline():
-        if not one:
-            raw.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        cursors = [raw.cursor().execute(statement.sql, statement.params) for statement in statements]
-        raw.commit()
+    if engine.dialect.name != "sqlite":
+        return _ask_postgresql(raw, statements)
+    if len(statements) == 1:
+        return [_run_sqlite(raw, statements[0])]
+    raw.execute("BEGIN")
+    results = [_run_sqlite(raw, statement) for statement in statements]
+    raw.execute("COMMIT")
+    return results
+
+
+def _run_postgresql(raw: Any, statements: Sequence[Statement]) -> list[list[Any]]:
+    """In one round trip, and in as few statements as can be: each costs the driver as much as the database."""
+    groups = _groups(statements)
+    if len(groups) == 1:
+        cursors = [_send(raw, groups[0])]
+    else:
+        with raw.pipeline():
+            cursors = [_send(raw, group) for group in groups]
+    return [rows for group, cursor in zip(groups, cursors, strict=True) for rows in _unpacked(group, cursor)]
+
+
+def _ask_postgresql(raw: Any, statements: Sequence[Statement]) -> list[list[Any]]:
+    """One statement sees one moment and needs no transaction around it."""
+    (group,) = _groups(statements)
+    raw.autocommit = True
+    try:
+        cursor = _send(raw, group)
+    finally:
+        if not raw.broken:
+            raw.autocommit = False
+    return _unpacked(group, cursor)
+
+
+def _send(raw: Any, group: Sequence[Statement]) -> Any:
+    sql = _merged(tuple((statement.sql, tuple(statement.columns)) for statement in group))
+    return psycopg.RawCursor(raw).execute(sql, [param for statement in group for param in statement.params])
+
+
+def _groups(statements: Sequence[Statement]) -> list[list[Statement]]:
+    """Neighbours that can be one statement: readers that can answer in JSON, or writers."""
+    groups: list[list[Statement]] = []
+    for statement in statements:
+        kind = _kind(statement)
+        if groups and kind is not None and kind == _kind(groups[-1][-1]):
+            groups[-1].append(statement)
+        else:
+            groups.append([statement])
+    return groups
+
+
+def _kind(statement: Statement) -> str | None:
+    """A statement that locks must be over before the next one looks, so it stays alone."""
+    if statement.reads is None:
+        return "writes"
+    return "reads" if statement.reads_json is not None and not statement.sql.endswith(_LOCKS) else None
+
+
+@functools.lru_cache(maxsize=2000)
+def _merged(shapes: tuple[tuple[str, tuple[str, ...]], ...]) -> bytes:
+    """One SQL text, its parameters numbered."""
+    if len(shapes) == 1:
+        sql = shapes[0][0]
+    elif shapes[0][1]:
+        parts = (f"(SELECT json_agg(json_build_array({_listed(names)})) FROM ({sql}) q)::text" for sql, names in shapes)
+        sql = f"SELECT {', '.join(parts)}"
+    else:
+        # Writers see the same moment and never each other's rows: no two of a transaction change the same one.
+        parts = (f"w{number} AS ({sql})" for number, (sql, _) in enumerate(shapes))
+        sql = f"WITH {', '.join(parts)} SELECT 1"
+    pieces = sql.split("%s")
+    numbered = "".join(f"{piece}${number}" for number, piece in enumerate(pieces[:-1], 1)) + pieces[-1]
+    return numbered.replace("%%", "%").encode()
+
+
+def _unpacked(group: list[Statement], cursor: Any) -> list[list[Any]]:
+    """The rows of each statement of a group."""
+    if group[0].reads is None:
+        return [[] for _ in group]
+    if len(group) == 1:
+        return [[group[0].reads(row) for row in cursor.fetchall()]]
     return [
-        [statement.reads(row) for row in cursor.fetchall()] if statement.reads else []
-        for statement, cursor in zip(statements, cursors, strict=True)
+        [statement.reads_json(row) for row in json.loads(text, parse_float=Decimal)]  # type: ignore[misc]
+        if text is not None
+        else []
+        for statement, text in zip(group, cursor.fetchone(), strict=True)
     ]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names)
 
 
 def _run_sqlite(raw: Any, statement: Statement) -> list[Any]:
@@ -119,6 +197,21 @@ def _bool_out(value: Any) -> Any:
     return None if value is None else bool(value)
 
 
+def _time_of_json(value: Any) -> Any:
+    return None if value is None else datetime.fromisoformat(value)
+
+
+def _decimal_of_json(value: Any) -> Any:
+    return None if value is None else Decimal(value)
+
+
+def _of_json(column: Any) -> Callable[[Any], Any]:
+    """From PostgreSQL's JSON, where a number without a fraction comes as int."""
+    if isinstance(column.type, UtcDateTime):
+        return _time_of_json
+    return _decimal_of_json if isinstance(column.type, ExactDecimal) else _same
+
+
 def _converters(column: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
     """To and from SQLite; PostgreSQL's driver speaks Python's types itself."""
     if isinstance(column.type, UtcDateTime):
@@ -141,6 +234,7 @@ class Rows(Generic[M]):
         self._keys = [column.name for column in self.table.primary_key.columns]
         self._in = {column.name: _converters(column)[0] for column in self.table.columns}
         self._out = [_converters(column)[1] for column in self.table.columns]
+        self._of_json = [_of_json(column) for column in self.table.columns]
         dialect = postgresql.dialect()
         self._pg_type = {
             column.name: column.type.compile(dialect).split(" COLLATE")[0].split("(")[0]
@@ -163,10 +257,13 @@ class Rows(Generic[M]):
         """A new row; columns not named are None."""
         return self._row_class(**values)  # type: ignore[no-any-return]
 
-    def _load_sqlite(self, values: tuple[Any, ...]) -> M:
+    def _load_sqlite(self, values: Sequence[Any]) -> M:
         return self._row_class(*[out(value) for out, value in zip(self._out, values, strict=True)])  # type: ignore[no-any-return]
 
-    def _load(self, values: tuple[Any, ...]) -> M:
+    def _load_json(self, values: Sequence[Any]) -> M:
+        return self._row_class(*[of(value) for of, value in zip(self._of_json, values, strict=True)])  # type: ignore[no-any-return]
+
+    def _load(self, values: Sequence[Any]) -> M:
         return self._row_class(*values)  # type: ignore[no-any-return]
 
     def select(self, conn: Connection | Engine, where: str, *params: Any) -> Statement:
@@ -174,35 +271,34 @@ class Rows(Generic[M]):
         key = (conn.dialect.name, where)
         if conn.dialect.name == "sqlite":
             if key not in self._sql:
-                text = where.replace("IN ?", "IN (SELECT value FROM json_each(?))").split(" FOR UPDATE")[0]
+                text = where.replace("IN ?", "IN (SELECT value FROM json_each(?))").removesuffix(_LOCKS)
                 self._sql[key] = f"SELECT {self.select_list} FROM {self.name} WHERE {text}"
             return Statement(self._sql[key], [_sqlite_param(p) for p in params], reads=self._load_sqlite)
         if key not in self._sql:
             text = where.replace("%", "%%").replace("IN ?", "= ANY(%s)").replace("?", "%s")
             self._sql[key] = f"SELECT {self.select_list} FROM {self.name} WHERE {text}"
-        return Statement(self._sql[key], params, reads=self._load)
+        return Statement(self._sql[key], params, reads=self._load, reads_json=self._load_json, columns=self.columns)
 
     def insert(self, conn: Connection, rows: Sequence[M], replace: str | None = None) -> Statement:
         """Insert whole rows; `replace` names the column to overwrite where the primary key exists."""
-        key = (conn.dialect.name, "insert", replace)
-        if key not in self._sql:
-            source = (
-                f"VALUES ({', '.join('?' for _ in self.columns)})"
-                if conn.dialect.name == "sqlite"
-                else f"SELECT * FROM unnest({self._unnest(self.columns)})"
-            )
-            found = ", ".join(f'"{name}"' for name in self._keys)
-            clash = f" ON CONFLICT ({found}) DO UPDATE SET {replace} = excluded.{replace}"
-            self._sql[key] = f"INSERT INTO {self.name} ({self.select_list}) {source}{clash if replace else ''}"
-        return self._write(conn, self._sql[key], self.columns, rows)
+        sets = f'"{replace}" = excluded."{replace}"' if replace else None
+        return self._insert(conn, rows, ("insert", replace), sets)
 
     def add(self, conn: Connection, rows: Sequence[M], columns: Sequence[str]) -> Statement:
         """Insert rows; where the primary key exists, add the values of `columns` to those that are there."""
-        key = (conn.dialect.name, "add", *columns)
+        sets = ", ".join(f'"{name}" = {self._sum(conn, name)}' for name in columns)
+        return self._insert(conn, rows, ("add", *columns), sets)
+
+    def _insert(self, conn: Connection, rows: Sequence[M], key: tuple[Any, ...], sets: str | None) -> Statement:
+        single = len(rows) == 1
+        key = (conn.dialect.name, single, *key)
         if key not in self._sql:
-            sets = ", ".join(f'"{name}" = {self._sum(conn, name)}' for name in columns)
-            found = ", ".join(f'"{name}"' for name in self._keys)
-            self._sql[key] = f"{self.insert(conn, []).sql} ON CONFLICT ({found}) DO UPDATE SET {sets}"
+            if conn.dialect.name == "sqlite":
+                source = f"VALUES ({', '.join('?' for _ in self.columns)})"
+            else:
+                source = self._values(self.columns) if single else f"SELECT * FROM {self._unnest(self.columns)}"
+            clash = f" ON CONFLICT ({_listed(self._keys)}) DO UPDATE SET {sets}" if sets else ""
+            self._sql[key] = f"INSERT INTO {self.name} ({self.select_list}) {source}{clash}"
         return self._write(conn, self._sql[key], self.columns, rows)
 
     def _sum(self, conn: Connection, name: str) -> str:
@@ -212,28 +308,36 @@ class Rows(Generic[M]):
 
     def update(self, conn: Connection, rows: Sequence[M], columns: Sequence[str]) -> Statement:
         """Set `columns` of existing rows, found by primary key."""
-        key = (conn.dialect.name, "update", *columns)
+        names = [*columns, *self._keys]
+        single = len(rows) == 1
+        key = (conn.dialect.name, single, "update", *columns)
         if key not in self._sql:
             if conn.dialect.name == "sqlite":
                 sets = ", ".join(f'"{name}" = ?' for name in columns)
                 found = " AND ".join(f'"{name}" = ?' for name in self._keys)
                 self._sql[key] = f"UPDATE {self.name} SET {sets} WHERE {found}"
             else:
-                names = [*columns, *self._keys]
                 sets = ", ".join(f'"{name}" = v."{name}"' for name in columns)
                 found = " AND ".join(f't."{name}" = v."{name}"' for name in self._keys)
-                listed = ", ".join(f'"{name}"' for name in names)
-                values = f"unnest({self._unnest(names)}) AS v({listed})"
-                self._sql[key] = f"UPDATE {self.name} AS t SET {sets} FROM {values} WHERE {found}"
-        return self._write(conn, self._sql[key], [*columns, *self._keys], rows)
+                source = f"({self._values(names)})" if single else self._unnest(names)
+                self._sql[key] = (
+                    f"UPDATE {self.name} AS t SET {sets} FROM {source} AS v({_listed(names)}) WHERE {found}"
+                )
+        return self._write(conn, self._sql[key], names, rows)
 
     def _unnest(self, names: Sequence[str]) -> str:
-        return ", ".join(f"%s::{self._pg_type[name]}[]" for name in names)
+        return f"unnest({', '.join(f'%s::{self._pg_type[name]}[]' for name in names)})"
+
+    def _values(self, names: Sequence[str]) -> str:
+        """For one row: arrays would cost more than what they hold."""
+        return f"VALUES ({', '.join(f'%s::{self._pg_type[name]}' for name in names)})"
 
     def _write(self, conn: Connection, sql: str, names: Sequence[str], rows: Sequence[M]) -> Statement:
         values = [attrgetter(*names)(row) for row in rows]
         if conn.dialect.name != "sqlite":
-            return Statement(sql, [list(column) for column in zip(*values, strict=True)])
+            return Statement(
+                sql, values[0] if len(values) == 1 else [list(column) for column in zip(*values, strict=True)]
+            )
         converters = [self._in[name] for name in names]
         return Statement(sql, [[c(v) for c, v in zip(converters, row, strict=True)] for row in values], many=True)
 

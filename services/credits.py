@@ -436,9 +436,13 @@ def current(account_id: str, wanted: Wanted | None = None) -> Sight:
 
 def _issued(engine: Engine, account_id: str) -> Statement:
     mark = "?" if engine.dialect.name == "sqlite" else "%s"
-    sql = f"""SELECT kind, sum(issued - removed) FROM lots
+    sql = f"""SELECT kind, sum(issued - removed) AS issued FROM lots
         WHERE account_id = {mark} AND (kind <> 'allowance' OR current) GROUP BY kind"""  # noqa: S608
-    return Statement(sql, (account_id,), reads=lambda row: (row[0], int(row[1])))
+    return Statement(sql, (account_id,), reads=_kind_sum, reads_json=_kind_sum, columns=("kind", "issued"))
+
+
+def _kind_sum(row: Sequence[Any]) -> tuple[str, int]:
+    return row[0], int(row[1])
 
 
 def _is_due(book: Book) -> bool:

@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 
 import database
 import ids
+import metrics
 from amounts import MAX_BALANCE, to_credits
 from errors import (
     AccountClosed,
@@ -184,6 +185,7 @@ def _spend_located(located: Sequence[tuple[Item, Outcome]]) -> None:
                 outcome.error = None
             except SpillwayError as error:
                 outcome.record, outcome.error = None, error
+    metrics.spent_together(len(items))
 
 
 def _decide(books: Books, item: Item) -> tuple[UsageRecord, bool]:
