@@ -23,7 +23,12 @@ _EXACT = Context(prec=80)
 
 
 class StrictSchema(marshmallow.Schema):
-    """Unknown fields are refused; `load_strict` raises our ValidationError with dotted paths."""
+    """Unknown fields are refused; `load_strict` raises our ValidationError with dotted paths.
+
+    `needs_any` tells the OpenAPI document which fields can not all be absent; to refuse that is the schema's own work.
+    """
+
+    needs_any: tuple[str, ...] = ()
 
     class Meta:
         unknown = marshmallow.RAISE

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import marshmallow
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
 from flask import Blueprint, Response
@@ -26,6 +27,7 @@ _AMOUNT = {
     "pattern": "^[0-9]{1,40}(\\.[0-9]{1,40})?$",
 }
 _DATES = "An RFC 3339 time, or a date, which is its midnight UTC."
+_PRINTABLE = r"^[^\u0000-\u001f\u007f-\u009f]*$"
 _FIELD_SCHEMAS: dict[type, dict[str, Any]] = {
     fields.Credits: _AMOUNT,
     fields.Quantity: _AMOUNT,
@@ -39,6 +41,7 @@ _FIELD_SCHEMAS: dict[type, dict[str, Any]] = {
     fields.Choice: {"type": "string"},
     fields.Key: {"type": "string"},
     fields.AccountRef: {"type": "string"},
+    marshmallow.fields.Dict: {"type": "object", "additionalProperties": {"type": "string"}},
 }
 TAGS = {
     "balance": "Balance",
@@ -129,10 +132,9 @@ def _attributes(self: Any, field: Any, **_kwargs: Any) -> dict[str, Any]:
         schema["enum"] = list(field.allowed)
     elif isinstance(field, fields.Text):
         schema |= {"minLength": field.low, "maxLength": field.high}
-        if field.pattern is not None:
-            schema["pattern"] = f"^{field.pattern.pattern}$"
+        schema["pattern"] = _PRINTABLE if field.pattern is None else f"^{field.pattern.pattern}$"
     if isinstance(field, fields.UtcTime) and field.dates:
-        schema = {"type": "string", "description": _DATES}
+        schema = {"type": "string", "anyOf": [{"format": "date"}, {"format": "date-time"}], "description": _DATES}
     return _nullable(schema) if field.allow_none else schema
 
 
@@ -189,6 +191,8 @@ def _operation(method: str, path: str, operation: Operation, plugin: Marshmallow
     if operation.body is not None:
         schema = {**plugin.converter.schema2jsonschema(operation.body), "additionalProperties": False}
         schema["properties"] = {name: _explained(name, field) for name, field in schema["properties"].items()}
+        if operation.body.needs_any:
+            schema["anyOf"] = [{"required": [name]} for name in operation.body.needs_any]
         content = {"schema": schema, "example": examples.BODIES.get(operation_id, {})}
         described["requestBody"] = {"required": operation.body_required, "content": {"application/json": content}}
     return described

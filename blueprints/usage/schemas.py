@@ -42,7 +42,7 @@ class PricedSchema(StrictSchema):
     actual_cost = Cost(metadata={"description": "What the work cost you, in the major currency unit."})
     subject = Text(high=255, metadata={"description": "The end user on whose behalf the work was done."})
 
-    needs_price = True
+    needs_any: tuple[str, ...] = ("credits", "operation")
 
     @post_load(pass_original=True)
     def note_sent(self, data: dict[str, Any], original: Any, **_kwargs: Any) -> dict[str, Any]:
@@ -58,7 +58,7 @@ class PricedSchema(StrictSchema):
 
     @validates_schema
     def has_price(self, data: dict[str, Any], **_kwargs: Any) -> None:
-        if self.needs_price and "credits" not in data and "operation" not in data:
+        if self.needs_any and "credits" not in data and "operation" not in data:
             raise ValidationError("Give credits, or an operation that has a rate.", "credits")
 
 
@@ -78,7 +78,7 @@ class UsageSchema(PricedSchema):
 class CaptureSchema(UsageSchema):
     """Without credits and operation a capture takes the held amount."""
 
-    needs_price = False
+    needs_any = ()
 
 
 class BatchSchema(StrictSchema):
@@ -112,6 +112,8 @@ class AccountBody(StrictSchema):
 
 
 class ExtendSchema(AccountBody):
+    needs_any = ("ttl_seconds", "credits")
+
     ttl_seconds = StrictInteger(low=1, high=86400)
     credits = Credits(positive=True)
 
@@ -157,7 +159,7 @@ class StatementQuery(AccountQuery):
     month = Text(
         low=7,
         high=7,
-        pattern=r"[0-9]{4}-[0-9]{2}",
+        pattern=r"(19[7-9][0-9]|[2-9][0-9]{3})-(0[1-9]|1[0-2])",
         metadata={"description": "A UTC calendar month such as 2026-11; the running one by default."},
     )
 
