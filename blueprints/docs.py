@@ -63,7 +63,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One operation as the page shows it. `refusals` are statuses with their codes."""
+    """One operation as the page shows it. One field of `needs_any` at least is needed; `refusals` are by status."""
 
     id: str
     method: str
@@ -71,6 +71,7 @@ class Shown:
     summary: str
     scope: str
     fields: list[Field]
+    needs_any: list[str]
     replies: list[Reply]
     refusals: list[tuple[str, list[str]]]
     curl: str
@@ -117,6 +118,7 @@ def _shown(method: str, path: str, operation: dict[str, Any]) -> Shown:
         summary=operation["summary"],
         scope=_scope(operation),
         fields=[*map(_parameter, operation["parameters"]), *_body_fields(content)],
+        needs_any=[name for option in _schema(content).get("anyOf", ()) for name in option["required"]],
         replies=[_reply(status, answer) for status, answer in operation["responses"].items() if status < "400"],
         refusals=[
             (status, answer["description"].split(", "))
@@ -141,9 +143,13 @@ def _parameter(parameter: dict[str, Any]) -> Field:
     return _field(parameter["name"], parameter["in"], schema, parameter["required"])
 
 
+def _schema(content: dict[str, Any] | None) -> dict[str, Any]:
+    return content["schema"] if content is not None else {}
+
+
 def _body_fields(content: dict[str, Any] | None) -> Iterator[Field]:
-    schema = content["schema"] if content is not None else {"properties": {}}
-    for name, described in schema["properties"].items():
+    schema = _schema(content)
+    for name, described in schema.get("properties", {}).items():
         yield _field(name, "body", described, name in schema.get("required", ()))
 
 

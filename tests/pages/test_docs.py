@@ -117,6 +117,7 @@ def test_limits_and_defaults_are_told(page: Anchors) -> None:
     usage = " ".join(page.below["post_usage"].split())
     assert "Units of the operation. 0 to 1,000,000,000. Default 1." in usage
     assert "1 to 255 characters." in usage
+    assert "At least one of credits, operation is needed." in usage
     assert "How many rows to answer at most. 1 to 200. Default 50." in " ".join(page.below["get_ledger"].split())
     assert "of a service token" in page.below["post_usage_records_record_id_void"]
     assert "required" in page.below["post_accounts"]
