@@ -26,6 +26,9 @@ from models.types import ExactDecimal, UtcDateTime, from_microseconds, to_micros
 
 M = TypeVar("M", bound=Base)
 _LOCKS = " FOR UPDATE"
+_POSTGRESQL_JSON = "(SELECT json_agg(json_build_array({columns})) FROM ({rows}) q)::text"
+_SQLITE_JSON = "(SELECT json_group_array(json_array({columns})) FROM ({rows}))"
+_MOST_ROWS = 64
 
 
 @dataclass(slots=True)
@@ -33,12 +36,13 @@ class Statement:
     """SQL and its parameters: `?` on SQLite, `%s` on PostgreSQL.
 
     `reads` makes something of each row. A statement whose rows can also come as JSON says how (`reads_json`), and the
-    names of its columns; then it can be answered together with others. `many` runs the SQL once per parameter row.
+    names of its columns; then it can be answered together with others. On SQLite `many` makes the SQL for so many rows
+    at once, and `params` holds the values of each row.
     """
 
     sql: str
     params: Any = ()
-    many: bool = False
+    many: Callable[[int], str] | None = None
     reads: Callable[[Sequence[Any]], Any] | None = None
     reads_json: Callable[[Sequence[Any]], Any] | None = None
     columns: Sequence[str] = ()
@@ -47,21 +51,21 @@ class Statement:
 def run(conn: Connection, statements: Sequence[Statement]) -> list[list[Any]]:
     """Send the statements in order in this transaction; a list of rows for each that reads, else an empty one."""
     raw: Any = conn.connection.driver_connection
-    if conn.dialect.name == "sqlite":
-        return [_run_sqlite(raw, statement) for statement in statements]
-    return _run_postgresql(raw, statements)
+    return _run_sqlite(raw, statements) if conn.dialect.name == "sqlite" else _run_postgresql(raw, statements)
 
 
 def glance(engine: Engine, statements: Sequence[Statement]) -> list[list[Any]]:
     """Read at one moment, in one round trip, past the ORM and its transactions; a list of rows for each statement.
 
-    A connection that turns out to be dead is replaced, and the reading done once more. On PostgreSQL the moment is
-    the one statement's that all are merged into: so each must be able to be.
+    The moment is that of the one statement that all are merged into: so each must be able to be. A connection that
+    turns out to be dead is replaced, and the reading done once more.
     """
     for attempt in (1, 2):
         borrowed = engine.raw_connection()
         try:
-            return _read_at_once(engine, borrowed.driver_connection, statements)
+            raw: Any = borrowed.driver_connection
+            (group,) = _groups(statements)
+            return _run_sqlite(raw, group) if engine.dialect.name == "sqlite" else _ask_postgresql(raw, group)
         except OUTAGES:
             borrowed.invalidate()
             if attempt == 2:
@@ -70,17 +74,6 @@ def glance(engine: Engine, statements: Sequence[Statement]) -> list[list[Any]]:
         finally:
             borrowed.close()
     raise AssertionError("unreachable")
-
-
-def _read_at_once(engine: Engine, raw: Any, statements: Sequence[Statement]) -> list[list[Any]]:
-    if engine.dialect.name != "sqlite":
-        return _ask_postgresql(raw, statements)
-    if len(statements) == 1:
-        return [_run_sqlite(raw, statements[0])]
-    raw.execute("BEGIN")
-    results = [_run_sqlite(raw, statement) for statement in statements]
-    raw.execute("COMMIT")
-    return results
 
 
 def _run_postgresql(raw: Any, statements: Sequence[Statement]) -> list[list[Any]]:
@@ -94,9 +87,8 @@ def _run_postgresql(raw: Any, statements: Sequence[Statement]) -> list[list[Any]
     return [rows for group, cursor in zip(groups, cursors, strict=True) for rows in _unpacked(group, cursor)]
 
 
-def _ask_postgresql(raw: Any, statements: Sequence[Statement]) -> list[list[Any]]:
+def _ask_postgresql(raw: Any, group: Sequence[Statement]) -> list[list[Any]]:
     """One statement sees one moment and needs no transaction around it."""
-    (group,) = _groups(statements)
     raw.autocommit = True
     try:
         cursor = _send(raw, group)
@@ -107,8 +99,43 @@ def _ask_postgresql(raw: Any, statements: Sequence[Statement]) -> list[list[Any]
 
 
 def _send(raw: Any, group: Sequence[Statement]) -> Any:
-    sql = _merged(tuple((statement.sql, tuple(statement.columns)) for statement in group))
+    sql = _numbered(_merged(tuple((statement.sql, tuple(statement.columns)) for statement in group), _POSTGRESQL_JSON))
     return psycopg.RawCursor(raw).execute(sql, [param for statement in group for param in statement.params])
+
+
+@functools.lru_cache(maxsize=2000)
+def _numbered(sql: str) -> bytes:
+    """The SQL as the server takes it, so that the driver need not take it apart each time."""
+    pieces = sql.split("%s")
+    numbered = "".join(f"{piece}${number}" for number, piece in enumerate(pieces[:-1], 1)) + pieces[-1]
+    return numbered.replace("%%", "%").encode()
+
+
+def _run_sqlite(raw: Any, statements: Sequence[Statement]) -> list[list[Any]]:
+    """In as few calls as can be: in each of them other threads take the interpreter over, and give it back late."""
+    results: list[list[Any]] = []
+    for group in _groups(statements):
+        if group[0].reads is None:
+            for statement in group:
+                _write_sqlite(raw, statement)
+                results.append([])
+        else:
+            sql = _merged(tuple((statement.sql, tuple(statement.columns)) for statement in group), _SQLITE_JSON)
+            cursor = raw.execute(sql, [param for statement in group for param in statement.params])
+            results += _unpacked(group, cursor)
+    return results
+
+
+def _write_sqlite(raw: Any, statement: Statement) -> None:
+    if statement.many is None:
+        raw.execute(statement.sql, statement.params)
+        return
+    rows = statement.params
+    while rows:
+        # Powers of two, so that there are few texts for the driver to remember.
+        count = min(_MOST_ROWS, 1 << (len(rows).bit_length() - 1))
+        raw.execute(statement.many(count), [value for row in rows[:count] for value in row])
+        rows = rows[count:]
 
 
 def _groups(statements: Sequence[Statement]) -> list[list[Statement]]:
@@ -131,23 +158,18 @@ def _kind(statement: Statement) -> str | None:
 
 
 @functools.lru_cache(maxsize=2000)
-def _merged(shapes: tuple[tuple[str, tuple[str, ...]], ...]) -> bytes:
-    """One SQL text, its parameters numbered."""
+def _merged(shapes: tuple[tuple[str, tuple[str, ...]], ...], to_json: str) -> str:
+    """One SQL text."""
     if len(shapes) == 1:
-        sql = shapes[0][0]
-    elif shapes[0][1]:
-        parts = (f"(SELECT json_agg(json_build_array({_listed(names)})) FROM ({sql}) q)::text" for sql, names in shapes)
-        sql = f"SELECT {', '.join(parts)}"
-    else:
-        # Writers see the same moment and never each other's rows: no two of a transaction change the same one.
-        parts = (f"w{number} AS ({sql})" for number, (sql, _) in enumerate(shapes))
-        sql = f"WITH {', '.join(parts)} SELECT 1"
-    pieces = sql.split("%s")
-    numbered = "".join(f"{piece}${number}" for number, piece in enumerate(pieces[:-1], 1)) + pieces[-1]
-    return numbered.replace("%%", "%").encode()
+        return shapes[0][0]
+    if shapes[0][1]:
+        return "SELECT " + ", ".join(to_json.format(columns=_listed(names), rows=sql) for sql, names in shapes)
+    # Writers see the same moment and never each other's rows: no two of a transaction change the same one.
+    parts = (f"w{number} AS ({sql})" for number, (sql, _) in enumerate(shapes))
+    return f"WITH {', '.join(parts)} SELECT 1"
 
 
-def _unpacked(group: list[Statement], cursor: Any) -> list[list[Any]]:
+def _unpacked(group: Sequence[Statement], cursor: Any) -> list[list[Any]]:
     """The rows of each statement of a group."""
     if group[0].reads is None:
         return [[] for _ in group]
@@ -163,14 +185,6 @@ def _unpacked(group: list[Statement], cursor: Any) -> list[list[Any]]:
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(f'"{name}"' for name in names)
-
-
-def _run_sqlite(raw: Any, statement: Statement) -> list[Any]:
-    if statement.many:
-        raw.executemany(statement.sql, statement.params)
-        return []
-    cursor = raw.execute(statement.sql, statement.params)
-    return [statement.reads(row) for row in cursor] if statement.reads else []
 
 
 def _same(value: Any) -> Any:
@@ -241,7 +255,7 @@ class Rows(Generic[M]):
             for column in self.table.columns
         }
         self._row_class = self._make_row_class(model)
-        self._sql: dict[Any, str] = {}
+        self._sql: dict[Any, Any] = {}
 
     def _make_row_class(self, model: type[M]) -> type[Any]:
         arguments = ", ".join(f"{name}=None" for name in self.columns)
@@ -273,7 +287,13 @@ class Rows(Generic[M]):
             if key not in self._sql:
                 text = where.replace("IN ?", "IN (SELECT value FROM json_each(?))").removesuffix(_LOCKS)
                 self._sql[key] = f"SELECT {self.select_list} FROM {self.name} WHERE {text}"
-            return Statement(self._sql[key], [_sqlite_param(p) for p in params], reads=self._load_sqlite)
+            return Statement(
+                self._sql[key],
+                [_sqlite_param(p) for p in params],
+                reads=self._load_sqlite,
+                reads_json=self._load_sqlite,
+                columns=self.columns,
+            )
         if key not in self._sql:
             text = where.replace("%", "%%").replace("IN ?", "= ANY(%s)").replace("?", "%s")
             self._sql[key] = f"SELECT {self.select_list} FROM {self.name} WHERE {text}"
@@ -290,16 +310,17 @@ class Rows(Generic[M]):
         return self._insert(conn, rows, ("add", *columns), sets)
 
     def _insert(self, conn: Connection, rows: Sequence[M], key: tuple[Any, ...], sets: str | None) -> Statement:
+        into = f"INSERT INTO {self.name} ({self.select_list})"
+        clash = f" ON CONFLICT ({_listed(self._keys)}) DO UPDATE SET {sets}" if sets else ""
+        if conn.dialect.name == "sqlite":
+            if key not in self._sql:
+                self._sql[key] = _sqlite_texts(f"{into} VALUES {{rows}}{clash}", len(self.columns))
+            return self._write_sqlite(self._sql[key], self.columns, rows)
         single = len(rows) == 1
-        key = (conn.dialect.name, single, *key)
-        if key not in self._sql:
-            if conn.dialect.name == "sqlite":
-                source = f"VALUES ({', '.join('?' for _ in self.columns)})"
-            else:
-                source = self._values(self.columns) if single else f"SELECT * FROM {self._unnest(self.columns)}"
-            clash = f" ON CONFLICT ({_listed(self._keys)}) DO UPDATE SET {sets}" if sets else ""
-            self._sql[key] = f"INSERT INTO {self.name} ({self.select_list}) {source}{clash}"
-        return self._write(conn, self._sql[key], self.columns, rows)
+        if (key, single) not in self._sql:
+            source = self._values(self.columns) if single else f"SELECT * FROM {self._unnest(self.columns)}"
+            self._sql[key, single] = f"{into} {source}{clash}"
+        return self._write_postgresql(self._sql[key, single], self.columns, rows)
 
     def _sum(self, conn: Connection, name: str) -> str:
         both = f'{self.name}."{name}"', f'excluded."{name}"'
@@ -308,22 +329,24 @@ class Rows(Generic[M]):
 
     def update(self, conn: Connection, rows: Sequence[M], columns: Sequence[str]) -> Statement:
         """Set `columns` of existing rows, found by primary key."""
-        names = [*columns, *self._keys]
+        names, key = [*columns, *self._keys], ("update", *columns)
+        if conn.dialect.name == "sqlite":
+            if key not in self._sql:
+                # SQLite names the columns of VALUES column1, column2 …
+                number = {name: position for position, name in enumerate(names, 1)}
+                sets = ", ".join(f'"{name}" = v.column{number[name]}' for name in columns)
+                found = " AND ".join(f't."{name}" = v.column{number[name]}' for name in self._keys)
+                text = f"UPDATE {self.name} AS t SET {sets} FROM (VALUES {{rows}}) AS v WHERE {found}"
+                self._sql[key] = _sqlite_texts(text, len(names))
+            return self._write_sqlite(self._sql[key], names, rows)
         single = len(rows) == 1
-        key = (conn.dialect.name, single, "update", *columns)
-        if key not in self._sql:
-            if conn.dialect.name == "sqlite":
-                sets = ", ".join(f'"{name}" = ?' for name in columns)
-                found = " AND ".join(f'"{name}" = ?' for name in self._keys)
-                self._sql[key] = f"UPDATE {self.name} SET {sets} WHERE {found}"
-            else:
-                sets = ", ".join(f'"{name}" = v."{name}"' for name in columns)
-                found = " AND ".join(f't."{name}" = v."{name}"' for name in self._keys)
-                source = f"({self._values(names)})" if single else self._unnest(names)
-                self._sql[key] = (
-                    f"UPDATE {self.name} AS t SET {sets} FROM {source} AS v({_listed(names)}) WHERE {found}"
-                )
-        return self._write(conn, self._sql[key], names, rows)
+        if (key, single) not in self._sql:
+            sets = ", ".join(f'"{name}" = v."{name}"' for name in columns)
+            found = " AND ".join(f't."{name}" = v."{name}"' for name in self._keys)
+            source = f"({self._values(names)})" if single else self._unnest(names)
+            text = f"UPDATE {self.name} AS t SET {sets} FROM {source} AS v({_listed(names)}) WHERE {found}"
+            self._sql[key, single] = text
+        return self._write_postgresql(self._sql[key, single], names, rows)
 
     def _unnest(self, names: Sequence[str]) -> str:
         return f"unnest({', '.join(f'%s::{self._pg_type[name]}[]' for name in names)})"
@@ -332,14 +355,21 @@ class Rows(Generic[M]):
         """For one row: arrays would cost more than what they hold."""
         return f"VALUES ({', '.join(f'%s::{self._pg_type[name]}' for name in names)})"
 
-    def _write(self, conn: Connection, sql: str, names: Sequence[str], rows: Sequence[M]) -> Statement:
+    def _write_postgresql(self, sql: str, names: Sequence[str], rows: Sequence[M]) -> Statement:
         values = [attrgetter(*names)(row) for row in rows]
-        if conn.dialect.name != "sqlite":
-            return Statement(
-                sql, values[0] if len(values) == 1 else [list(column) for column in zip(*values, strict=True)]
-            )
+        return Statement(sql, values[0] if len(values) == 1 else [list(column) for column in zip(*values, strict=True)])
+
+    def _write_sqlite(self, many: Callable[[int], str], names: Sequence[str], rows: Sequence[M]) -> Statement:
         converters = [self._in[name] for name in names]
-        return Statement(sql, [[c(v) for c, v in zip(converters, row, strict=True)] for row in values], many=True)
+        values = [attrgetter(*names)(row) for row in rows]
+        params = [[c(v) for c, v in zip(converters, row, strict=True)] for row in values]
+        return Statement(many(1), params, many=many)
+
+
+def _sqlite_texts(text: str, width: int) -> Callable[[int], str]:
+    """The SQL for so many rows of `width` values each."""
+    row = f"({', '.join('?' * width)})"
+    return functools.lru_cache(maxsize=None)(lambda count: text.format(rows=", ".join([row] * count)))
 
 
 def _sqlite_param(value: Any) -> Any:
