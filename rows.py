@@ -226,6 +226,18 @@ def _of_json(column: Any) -> Callable[[Any], Any]:
     return _decimal_of_json if isinstance(column.type, ExactDecimal) else _same
 
 
+def _needed(converters: Sequence[Callable[[Any], Any]]) -> list[tuple[int, Callable[[Any], Any]]]:
+    """The positions of the few values that are not kept as they are."""
+    return [(position, convert) for position, convert in enumerate(converters) if convert is not _same]
+
+
+def _converted(values: Sequence[Any], converters: Sequence[tuple[int, Callable[[Any], Any]]]) -> list[Any]:
+    row = list(values)
+    for position, convert in converters:
+        row[position] = convert(row[position])
+    return row
+
+
 def _converters(column: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
     """To and from SQLite; PostgreSQL's driver speaks Python's types itself."""
     if isinstance(column.type, UtcDateTime):
@@ -247,8 +259,8 @@ class Rows(Generic[M]):
         self.name = self.table.name
         self._keys = [column.name for column in self.table.primary_key.columns]
         self._in = {column.name: _converters(column)[0] for column in self.table.columns}
-        self._out = [_converters(column)[1] for column in self.table.columns]
-        self._of_json = [_of_json(column) for column in self.table.columns]
+        self._out = _needed([_converters(column)[1] for column in self.table.columns])
+        self._of_json = _needed([_of_json(column) for column in self.table.columns])
         dialect = postgresql.dialect()
         self._pg_type = {
             column.name: column.type.compile(dialect).split(" COLLATE")[0].split("(")[0]
@@ -272,10 +284,10 @@ class Rows(Generic[M]):
         return self._row_class(**values)  # type: ignore[no-any-return]
 
     def _load_sqlite(self, values: Sequence[Any]) -> M:
-        return self._row_class(*[out(value) for out, value in zip(self._out, values, strict=True)])  # type: ignore[no-any-return]
+        return self._row_class(*_converted(values, self._out))  # type: ignore[no-any-return]
 
     def _load_json(self, values: Sequence[Any]) -> M:
-        return self._row_class(*[of(value) for of, value in zip(self._of_json, values, strict=True)])  # type: ignore[no-any-return]
+        return self._row_class(*_converted(values, self._of_json))  # type: ignore[no-any-return]
 
     def _load(self, values: Sequence[Any]) -> M:
         return self._row_class(*values)  # type: ignore[no-any-return]
@@ -360,9 +372,8 @@ class Rows(Generic[M]):
         return Statement(sql, values[0] if len(values) == 1 else [list(column) for column in zip(*values, strict=True)])
 
     def _write_sqlite(self, many: Callable[[int], str], names: Sequence[str], rows: Sequence[M]) -> Statement:
-        converters = [self._in[name] for name in names]
-        values = [attrgetter(*names)(row) for row in rows]
-        params = [[c(v) for c, v in zip(converters, row, strict=True)] for row in values]
+        converters = _needed([self._in[name] for name in names])
+        params = [_converted(attrgetter(*names)(row), converters) for row in rows]
         return Statement(many(1), params, many=many)
 
 
