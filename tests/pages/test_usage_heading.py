@@ -23,8 +23,8 @@ def test_from_too_little_history_to_a_range_of_days(operator: Api, cast: factori
     assert "heading" not in shown(cast).text
     use(operator, cast, 3)
     words = shown(cast).text
-    assert "3 used so far, 3 a day. At this rate it will be about 93 by 2026-12-21" in words
-    assert "There is too little history yet to say when the credits run out." in words
+    assert "3 used so far, 3 a day." in words and "will be about" not in words
+    assert "There is too little history yet to say where that leads." in words
     for day in range(22, 30):
         at(f"2026-11-{day}T10:00:00Z")
         use(operator, cast, 3 if day < 29 else 12)
