@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 import sys
 from typing import Any
 
@@ -32,6 +34,10 @@ graceful_timeout = 30
 # Heartbeats on a disk that stalls would get healthy workers killed.
 worker_tmp_dir = "/dev/shm" if sys.platform == "linux" else None  # noqa: S108
 control_socket_disable = True
+# A client can send a header of any name: none of them decides about paths.
+forwarder_headers = ""
+_STALL_SECONDS = 20
+"""A thread waits so long for a client's next byte, and for it to take the next one."""
 
 
 class ServerLog(Logger):
@@ -50,7 +56,10 @@ class ServerLog(Logger):
         super().warning(msg, *args, **kwargs)
 
     def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
-        """Addresses may hold one-time secrets."""
+        """Addresses may hold one-time secrets; a client that stalls is no fault of ours."""
+        if isinstance(sys.exc_info()[1], BlockingIOError):
+            self.info("A client that stalled was hung up on")
+            return
         if msg.startswith("Error handling request"):
             msg, args = "Error handling a request", ()
         super().exception(msg, *args, **kwargs)
@@ -64,6 +73,14 @@ def on_starting(server: Any) -> None:
     from app import prepare_to_serve
 
     prepare_to_serve(server.app.wsgi())
+
+
+def when_ready(server: Any) -> None:
+    """Before the first worker: connections inherit from their listeners how long they may stall."""
+    limit = struct.pack("ll", _STALL_SECONDS, 0)
+    for listener in server.LISTENERS:
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            listener.sock.setsockopt(socket.SOL_SOCKET, option, limit)
 
 
 def post_worker_init(worker: Any) -> None:

@@ -17,7 +17,8 @@ from typing import Any
 
 from flask import Blueprint, Flask, Response, current_app, g, render_template, request
 from flask_wtf.csrf import CSRFError
-from werkzeug.exceptions import HTTPException
+from gunicorn.http.errors import ParseException
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 import errors
 import metrics
@@ -151,7 +152,7 @@ def read_json(limit: int = BODY_LIMIT, optional: bool = False, unchecked: str | 
     request.max_content_length = limit + 1  # in place of the pages' own
     if (request.content_length or 0) > limit:
         raise errors.PayloadTooLarge(f"At most {limit} bytes.")
-    raw = request.stream.read(limit + 1)
+    raw = _read(limit + 1)
     if len(raw) > limit:
         raise errors.PayloadTooLarge(f"At most {limit} bytes.")
     if optional and not raw:
@@ -162,6 +163,19 @@ def read_json(limit: int = BODY_LIMIT, optional: bool = False, unchecked: str | 
     if not isinstance(value, dict):
         raise ValidationError({"body": ["Must be an object."]})
     return value
+
+
+def _read(size: int) -> bytes:
+    """Raises PayloadTooLarge, and BadRequest for a body that ends too early or is sent in broken chunks."""
+    try:
+        raw = request.stream.read(size)
+    except RequestEntityTooLarge:
+        raise errors.PayloadTooLarge() from None
+    except (HTTPException, ParseException):
+        raise errors.BadRequest("The body could not be read to its end.") from None
+    if len(raw) < (request.content_length or 0):
+        raise errors.BadRequest("The body is shorter than its Content-Length.")
+    return raw
 
 
 def idempotency_key(body_key: str | None) -> str | None:
@@ -288,13 +302,22 @@ def _outage(error: Exception) -> Response:
     return _render(errors.DatabaseBusy())
 
 
+def _unreadable(_error: ParseException) -> Response:
+    return _render(errors.BadRequest())
+
+
 def _csrf(error: CSRFError) -> Response:
     return _render(errors.BadRequest("The form has expired. Go back, load the page again and send it once more."))
 
 
 def _begin() -> None:
-    """What the log and the metrics want to know of every request."""
+    """What the log and the metrics want to know of every request; and let werkzeug count the body's bytes.
+
+    The server takes a body that ends before its Content-Length for a whole one.
+    """
     g.arrived = time.perf_counter()
+    if request.environ.get("CONTENT_LENGTH"):
+        request.environ.pop("wsgi.input_terminated", None)
     shown = request.headers.get("X-Request-Id", "")
     g.request_id = shown if _REQUEST_ID.fullmatch(shown) else uuid.uuid4().hex
 
@@ -312,6 +335,7 @@ def register(app: Flask) -> None:
     app.register_error_handler(SpillwayError, _render)
     app.register_error_handler(CSRFError, _csrf)
     app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(ParseException, _unreadable)
     for outage in OUTAGES:
         app.register_error_handler(outage, _outage)
     app.register_error_handler(Exception, _unexpected)
