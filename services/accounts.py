@@ -23,7 +23,7 @@ from models.credit import HoldState, Kind, Reason
 from models.invitation import OPEN, Invitation
 from models.token import Token
 from models.user import User
-from services import catalog, credits, periods, plans, throttle
+from services import balances, catalog, credits, periods, plans, throttle
 from services.books import Book
 from services.throttle import Limit
 from services.tokens import Caller
@@ -336,7 +336,7 @@ def set_plan(
             ends_at=ends_at,
             rates=rates,
         )
-    return credits.balance(account_id)
+    return balances.balance(account_id)
 
 
 def suspend(account_id: str, reason: str) -> Account:

@@ -12,7 +12,7 @@ import database
 from amounts import MICRO, to_credits
 from models.usage import UsageRecord
 from rows import run
-from services import credits, plans, summaries
+from services import balances, plans, summaries
 from services.books import SUBSCRIPTIONS
 from services.usage import AHEAD
 
@@ -30,7 +30,7 @@ def stats(account_id: str) -> dict[str, Any]:
 
     `percent` is `used` of both together. Raises AccountNotFound.
     """
-    with credits.snapshot(account_id) as (conn, book):
+    with balances.snapshot(account_id) as (conn, book):
         start, end, now, available = book.account.period_start, book.account.period_end, book.now, book.available
         subscription = run(conn, [SUBSCRIPTIONS.select(conn, "id IN ?", [book.account.subscription_id])])[0][0]
         renews = plans.included_in(book, subscription) > 0

@@ -17,7 +17,7 @@ from errors import HoldNotOpen, NotFound, SpillwayError, ValidationError
 from extensions import db
 from models.credit import Hold, HoldState
 from rows import run
-from services import accounts, credits, tokens, usage
+from services import accounts, balances, credits, grants, tokens, usage
 from services.books import HOLDS, Book
 from services.credits import Wanted
 from services.tokens import Caller, Presented
@@ -56,16 +56,16 @@ def create(
             where = "account_id IN ? AND idempotency_key IN ?"
             found = run(books.conn, [HOLDS.select(books.conn, where, [account_id], [key])])[0]
             if found:
-                return credits.replayed(found[0].request, found[0].answer, canonical), True
+                return grants.replayed(found[0].request, found[0].answer, canonical), True
         charge = usage.price(book, request)
         usage.check_status(book, enforce=True)
         if not charge.priced:
             raise ValidationError({"credits": ["Must be more than 0 for a hold."]})
         usage.fund(book, charge.priced, caller, enforce=True)
         hold = _open(book, caller, request, charge.priced, ttl_seconds)
-        answer = render(hold, book.now) | {"balance": credits.short_balance(book)}
+        answer = render(hold, book.now) | {"balance": balances.short_balance(book)}
         answer |= {name: clock.rfc3339(answer[name]) for name in ("created_at", "expires_at")}
-        hold.request, hold.answer = json.dumps(canonical), credits.dump_answer(answer)
+        hold.request, hold.answer = json.dumps(canonical), grants.dump_answer(answer)
     return answer, False
 
 
@@ -117,7 +117,7 @@ def release(hold_id: str, own_account: str | None) -> dict[str, Any]:
         if hold.state == HoldState.OPEN:
             hold.state, hold.closed_at = HoldState.RELEASED.value, book.now
             book.changed_holds[hold.id] = hold
-        return render(hold, book.now) | {"balance": credits.short_balance(book)}
+        return render(hold, book.now) | {"balance": balances.short_balance(book)}
 
 
 @database.retrying
@@ -151,7 +151,7 @@ def extend(
         if ttl_seconds is not None:
             hold.expires_at = book.now + timedelta(seconds=ttl_seconds)
         book.changed_holds[hold.id] = hold
-        return render(hold, book.now) | {"balance": credits.short_balance(book)}
+        return render(hold, book.now) | {"balance": balances.short_balance(book)}
 
 
 def _reload(conn: Any, book: Book, hold_id: str) -> Hold:

@@ -22,7 +22,7 @@ from amounts import to_credits
 from errors import ValidationError
 from models.credit import Kind, LedgerEntry, Reason
 from models.usage import UsageRecord
-from services import credits
+from services import balances
 from services.usage import AHEAD, OLDEST
 
 _MONTH = re.compile(r"(\d{4})-(\d\d)", re.ASCII)
@@ -73,7 +73,7 @@ def month(name: str | None) -> tuple[datetime, datetime]:
 
 def draw_up(account_id: str, start: datetime, end: datetime) -> Statement:
     """The statement of `[start, end)`, expiries that are due included. Raises AccountNotFound."""
-    with credits.snapshot(account_id) as (conn, book):
+    with balances.snapshot(account_id) as (conn, book):
         first, opening = _at(conn, account_id, start)
         last, closing = _at(conn, account_id, end)
         if last < first:  # only where a clock was set back by more than the whole range

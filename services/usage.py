@@ -36,7 +36,7 @@ from models.account import AccountStatus
 from models.credit import Hold, HoldState, Kind, Reason
 from models.usage import UsageRecord
 from rows import run
-from services import accounts, credits, rates, tokens, waterfall
+from services import accounts, balances, credits, rates, tokens, waterfall
 from services.books import HOLDS, RECORDS, Book
 from services.credits import Books, Wanted
 from services.merging import Merger
@@ -454,7 +454,7 @@ def replay(record: UsageRecord, request: UsageRequest, hold_id: str | None) -> U
 def balance(presented: Presented, account_ref: str | None) -> dict[str, Any]:
     """GET /balance. Raises what refuses the token, Forbidden, AccountNotFound."""
     _, sight = _see(presented, account_ref)
-    return credits.render_balance(sight)
+    return balances.render_balance(sight)
 
 
 def check(presented: Presented, account_ref: str | None, request: UsageRequest) -> dict[str, Any]:
@@ -480,7 +480,7 @@ def check(presented: Presented, account_ref: str | None, request: UsageRequest) 
     }
 
 
-def _see(presented: Presented, account_ref: str | None) -> tuple[Caller, credits.Sight]:
+def _see(presented: Presented, account_ref: str | None) -> tuple[Caller, balances.Sight]:
     """The account, and the token judged by the same moment's row."""
     identity = tokens.known(presented)
     try:
@@ -489,7 +489,7 @@ def _see(presented: Presented, account_ref: str | None) -> tuple[Caller, credits
         tokens.authenticate(presented, "read")
         raise
     capped = {presented.token_id} if identity.cap is not None else set()
-    sight = credits.current(account_id, Wanted(token_ids={presented.token_id}, capped_token_ids=capped))
+    sight = balances.current(account_id, Wanted(token_ids={presented.token_id}, capped_token_ids=capped))
     row = sight.tokens.get(presented.token_id)
     caller = tokens.check(row, presented, "read", sight.book.now)
     tokens.note_use(row, sight.book.now)

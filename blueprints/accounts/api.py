@@ -13,7 +13,7 @@ from blueprints.wire import answer, decode_cursor, encode_cursor, endpoint, page
 from errors import Forbidden, ValidationError
 from models.account import Account
 from models.types import from_microseconds, to_microseconds
-from services import accounts, credits
+from services import accounts, grants
 from services.tokens import Caller
 
 blueprint = Blueprint("accounts_api", __name__, url_prefix="/api/v1/accounts")
@@ -103,7 +103,8 @@ def change(caller: Caller, body: dict[str, Any], ref: str) -> Response:
 def grant(caller: Caller, body: dict[str, Any], ref: str) -> Response:
     _operator(caller)
     key = body.pop("idempotency_key")
-    value, replayed = credits.grant(accounts.resolve(ref), key=key, **body)
+    amount = body.pop("credits")
+    value, replayed = grants.grant(accounts.resolve(ref), amount=amount, key=key, **body)
     return answer(value, 201, replayed=replayed)
 
 
@@ -143,7 +144,7 @@ def set_plan(caller: Caller, body: dict[str, Any], ref: str) -> Response:
 )
 def reset_limit(caller: Caller, body: dict[str, Any], ref: str) -> Response:
     _operator(caller)
-    return answer(credits.reset_limit(accounts.resolve(ref), body["reason"]))
+    return answer(grants.reset_limit(accounts.resolve(ref), body["reason"]))
 
 
 @endpoint(

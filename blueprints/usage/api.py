@@ -26,7 +26,7 @@ from blueprints.wire import (
 from errors import Forbidden, SpillwayError, ValidationError
 from models.types import from_microseconds, to_microseconds
 from models.usage import UsageRecord
-from services import accounts, credits, holds, ledger, records, summaries, tokens, usage
+from services import accounts, balances, holds, ledger, records, summaries, tokens, usage
 from services.records import Filters
 from services.tokens import Caller, Presented
 from services.usage import Item, Outcome, UsageRequest
@@ -217,7 +217,7 @@ def get_summary(caller: Caller, query: dict[str, Any]) -> Response:
     account_id = accounts.locate(caller, query.get("account"))
     start, end = query.get("start"), query.get("end")
     if start is None:
-        credits.refresh(account_id)
+        balances.refresh(account_id)
         start = accounts.get(account_id).period_start
     if end is None:  # the hour in progress, so that what was just recorded is in it
         end = clock.now().replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
@@ -357,7 +357,7 @@ def release_hold(caller: Caller, body: dict[str, Any], hold_id: str) -> Response
 def get_ledger(caller: Caller, query: dict[str, Any]) -> Response:
     account_id = accounts.locate(caller, query.get("account"))
     key = decode_cursor(query.get("cursor"), int)
-    credits.refresh(account_id)
+    balances.refresh(account_id)
     rows = ledger.listing(account_id, query["limit"] + 1, key[0] if key else None)
     return page(rows, query["limit"], ledger.render, lambda entry: encode_cursor(entry.seq))
 

@@ -19,7 +19,7 @@ from blueprints.usage.schemas import SummaryQuery
 from blueprints.usage.words import INPUTS, REASONS
 from errors import ValidationError
 from models.account import Account
-from services import catalog, credits, explain, forecast, periods, records, summaries
+from services import balances, catalog, explain, forecast, periods, records, summaries
 from services.records import Filters
 
 blueprint = Blueprint("usage_pages", __name__)
@@ -52,7 +52,7 @@ def home() -> Response | str:
 @guard.member_required
 def index() -> str:
     account = guard.current_account()
-    balance = credits.balance(account.id)  # first: it may begin the account's next period
+    balance = balances.balance(account.id)  # first: it may begin the account's next period
     view, problem = _view(account)
     summary = summaries.summary(account.id, view["start"], view["end"], view["interval"], view["by"])
     recent = records.listing(account.id, Filters(), _RECENT)

@@ -17,7 +17,7 @@ from blueprints.usage.words import KINDS, REASONS
 from blueprints.wire import decode_cursor, encode_cursor
 from errors import ValidationError
 from models.account import Account
-from services import catalog, credits, ledger, statements
+from services import balances, catalog, ledger, statements
 from services.records import Filters
 from services.statements import Statement
 
@@ -31,7 +31,7 @@ _ROWS = 100
 def ledger_page() -> str:
     account = guard.current_account()
     key, problem = _key()
-    credits.refresh(account.id)
+    balances.refresh(account.id)
     rows = ledger.listing(account.id, _ROWS + 1, key)
     shown = rows[:_ROWS]
     return render_template(

@@ -10,7 +10,7 @@ from flask import Flask
 
 from errors import AccountClosed, AccountNotFound, Forbidden, NotFound, SpillwayError
 from models.account import Role
-from services import accounts, credits, invitations, members, tokens, verify
+from services import accounts, balances, invitations, members, tokens, verify
 from tests import factories, mailbox
 from tests.factories import Api, Person
 from tests.moments import At
@@ -149,5 +149,5 @@ def test_amid_usage_holds_and_new_tokens_nothing_slips_through(app: Flask, opera
     recorded = [answer for answer in answers if answer.status == 201 and "consumed" in answer.json]
     with app.app_context():
         assert all(token.revoked_at is not None for token in tokens.listing(owner.account_id, 50))
-        assert credits.balance(owner.account_id)["available"] == 100 - len(recorded)
+        assert balances.balance(owner.account_id)["available"] == 100 - len(recorded)
     assert sound(app)

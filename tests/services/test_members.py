@@ -25,7 +25,7 @@ from models.account import Account, Role
 from models.invitation import Invitation
 from models.token import Token
 from models.user import Mail, User
-from services import accounts, credits, invitations, members, people, pruning, tokens
+from services import accounts, balances, invitations, members, people, pruning, tokens
 from tests import factories, mailbox
 from tests.factories import PASSWORD, Api, Person
 from tests.moments import At
@@ -86,7 +86,7 @@ def recruit(app: Flask, owner: Person, name: str, role: Role) -> Person:
 
 
 def granted(app: Flask, account_id: str) -> Any:
-    return do(app, credits.balance, account_id)["granted"]["total"]
+    return do(app, balances.balance, account_id)["granted"]["total"]
 
 
 def token_of(app: Flask, person: Person, *scopes: str, account_id: str | None = None) -> Api:
@@ -355,7 +355,7 @@ class TestCreditsOfPeople:
         by_operator, _ = do(app, accounts.create_by_operator, "acme", "Acme", "olga@example.com")
         for _ in range(2):
             included = [
-                do(app, credits.balance, account_id)["allowance"]["included"]
+                do(app, balances.balance, account_id)["allowance"]["included"]
                 for account_id in (owner.account_id, further.id, by_operator.id)
             ]
             assert included == [30, 0, 30]
@@ -365,14 +365,14 @@ class TestCreditsOfPeople:
     def test_closing_and_opening_farms_no_free_allowance(self, app: Flask, owner: Person) -> None:
         do(app, accounts.close, owner.account_id, "to begin anew")
         anew = do(app, accounts.open_account, user(app, "olga@example.com"), "Anew")
-        assert do(app, credits.balance, anew.id)["available"] == 0
+        assert do(app, balances.balance, anew.id)["available"] == 0
 
     @FREE
     def test_many_accounts_opened_at_once_have_it_once(self, app: Flask, owner: Person) -> None:
         recruit(app, owner, "nina", Role.MEMBER)
         nina = user(app, "nina@example.com")
         made = at_once(*[attempt(app, accounts.open_account, nina, f"Number {number}") for number in range(4)])
-        balances = [do(app, credits.balance, account.id) for account in made]
+        balances = [do(app, balances.balance, account.id) for account in made]
         assert sorted(balance["allowance"]["included"] for balance in balances) == [0, 0, 0, 30]
         assert sorted(balance["granted"]["total"] for balance in balances) == [0, 0, 0, 100]
 
