@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any
 
 from flask import current_app
 from sqlalchemy import Connection
@@ -36,7 +35,7 @@ from models.account import AccountStatus
 from models.credit import Hold, HoldState, Kind, Reason
 from models.usage import UsageRecord
 from rows import run
-from services import accounts, balances, credits, rates, tokens, waterfall
+from services import accounts, credits, rates, tokens, waterfall
 from services.books import HOLDS, RECORDS, Book
 from services.credits import Books, Wanted
 from services.merging import Merger
@@ -446,59 +445,3 @@ def replay(record: UsageRecord, request: UsageRequest, hold_id: str | None) -> U
     if differs:
         raise IdempotencyConflict("The key was used for a request with other values.", differs=differs)
     return record
-
-
-# Asking before doing
-
-
-def balance(presented: Presented, account_ref: str | None) -> dict[str, Any]:
-    """GET /balance. Raises what refuses the token, Forbidden, AccountNotFound."""
-    _, sight = _see(presented, account_ref)
-    return balances.render_balance(sight)
-
-
-def check(presented: Presented, account_ref: str | None, request: UsageRequest) -> dict[str, Any]:
-    """Whether the usage would be accepted now, why not, and what would cure it. Writes nothing.
-
-    Raises UnknownOperation or ValidationError where no amount can be told, and as `balance`.
-    """
-    caller, sight = _see(presented, account_ref)
-    book = sight.book
-    charge = price(book, request)
-    refusal: SpillwayError | None = None
-    try:
-        check_status(book, enforce=True)
-        fund(book, charge.charged, caller, enforce=True)
-    except SpillwayError as error:
-        refusal = error
-    return {
-        "allowed": refusal is None,
-        "code": refusal.code if refusal else None,
-        "required": to_credits(charge.charged),
-        "available": to_credits(book.available),
-        "cure": list(_CURES[refusal.code]) if refusal else [],
-    }
-
-
-def _see(presented: Presented, account_ref: str | None) -> tuple[Caller, balances.Sight]:
-    """The account, and the token judged by the same moment's row."""
-    identity = tokens.known(presented)
-    try:
-        account_id = accounts.account_for(identity.account_id, account_ref)
-    except SpillwayError:
-        tokens.authenticate(presented, "read")
-        raise
-    capped = {presented.token_id} if identity.cap is not None else set()
-    sight = balances.current(account_id, Wanted(token_ids={presented.token_id}, capped_token_ids=capped))
-    row = sight.tokens.get(presented.token_id)
-    caller = tokens.check(row, presented, "read", sight.book.now)
-    tokens.note_use(row, sight.book.now)
-    return caller, sight
-
-
-_CURES = {
-    "insufficient_credits": ("buy_credits", "upgrade"),
-    "cap_reached": ("raise_cap",),
-    "account_suspended": ("pay_invoice", "contact_operator"),
-    "account_closed": ("contact_operator",),
-}

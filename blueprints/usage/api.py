@@ -26,7 +26,7 @@ from blueprints.wire import (
 from errors import Forbidden, SpillwayError, ValidationError
 from models.types import from_microseconds, to_microseconds
 from models.usage import UsageRecord
-from services import accounts, balances, holds, ledger, records, summaries, tokens, usage
+from services import accounts, balances, checks, holds, ledger, records, summaries, tokens, usage
 from services.records import Filters
 from services.tokens import Caller, Presented
 from services.usage import Item, Outcome, UsageRequest
@@ -65,7 +65,7 @@ def _check_reserved(presented: Presented, sent: Collection[str]) -> None:
     hot=True,
 )
 def get_balance(presented: Presented, query: dict[str, Any]) -> Response:
-    return answer(usage.balance(presented, query.get("account")))
+    return answer(checks.balance(presented, query.get("account")))
 
 
 # Usage
@@ -241,7 +241,7 @@ def get_summary(caller: Caller, query: dict[str, Any]) -> Response:
 def post_check(presented: Presented, body: dict[str, Any]) -> Response:
     account = body.pop("account", None)
     body.pop("sent")
-    return answer(usage.check(presented, account, UsageRequest(**body)))
+    return answer(checks.check(presented, account, UsageRequest(**body)))
 
 
 @endpoint(
