@@ -7,23 +7,26 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import signal
 import sys
 import tempfile
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress, TimeElapsedColumn
 
 from benchmarks import plan, report, rows, stores
 from benchmarks.figures import BenchmarkError
+from benchmarks.progress import Ticker
 from benchmarks.report import Observation, Result
-from benchmarks.site import Pace, Site, bare_servers, open_site
+from benchmarks.site import FULL_ACCOUNTS, Pace, Site, bare_servers, open_site
 
-_FULL = Pace(warm_up=0.5, seconds=2.0, rounds=5, accounts=1000)
+_WHOLE = Pace(warm_up=0.5, seconds=2.0, rounds=5, accounts=1000, full=5_000_000)
+_LEAST_FULL = 10 * FULL_ACCOUNTS
 _WIDTH = 150
 """Columns of the tables where no terminal says how many there are."""
 _QUICK = Pace(warm_up=0.3, seconds=1.0, rounds=2, accounts=200)
@@ -36,9 +39,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rows", metavar="NAME,…", help=f"only these: {', '.join(rows.NAMES)}")
     parser.add_argument("--rounds", type=int, metavar="N", help="how often each row is measured (5)")
     parser.add_argument("--seconds", type=float, metavar="S", help="how long one measurement takes (2)")
-    parser.add_argument(
-        "--full", type=int, default=0, metavar="RECORDS", help="also with so many old records (5000000: some GB)"
-    )
+    parser.add_argument("--full", type=int, metavar="RECORDS", help="old records of the full books (5000000; 0: none)")
     parser.add_argument("--soak", type=float, default=0.0, metavar="MINUTES", help="then watch the memory")
     parser.add_argument("--folder", type=Path, help="where the databases are made: a disk, not memory")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there too")
@@ -48,21 +49,21 @@ def _arguments() -> argparse.Namespace:
         unknown = sorted(set(chosen.rows) - set(rows.NAMES))
         if unknown:
             parser.error(f"no such row: {', '.join(unknown)}")
-    if chosen.full and chosen.full < 10_000:
-        parser.error("--full is 0, or one record for each of 10,000 accounts at least")
+    if chosen.full and chosen.full < _LEAST_FULL:
+        parser.error(f"--full is 0 or {_LEAST_FULL} at least: ten records for each of {FULL_ACCOUNTS:,} accounts")
     if (chosen.rounds or 1) < 1 or (chosen.seconds or 1) < 0.5:
         parser.error("at least one round, and half a second a measurement")
     return chosen
 
 
 def _pace(chosen: argparse.Namespace) -> Pace:
-    pace = _QUICK if chosen.quick else _FULL
+    pace = _QUICK if chosen.quick else _WHOLE
     return Pace(
         warm_up=pace.warm_up,
         seconds=chosen.seconds or pace.seconds,
         rounds=chosen.rounds or pace.rounds,
         accounts=pace.accounts,
-        full=chosen.full,
+        full=pace.full if chosen.full is None else chosen.full,
         soak=chosen.soak,
     )
 
@@ -79,45 +80,47 @@ def _refuse_memory(folder: Path) -> None:
         raise BenchmarkError(f"{folder} is kept in memory ({kind}): name a folder on a disk with --folder")
 
 
-def _measure(site: Site, result: Result, steps: list[rows.Row], number: int, progress: Progress) -> None:
+def _announce(plans: dict[str, list[rows.Row]], pace: Pace, folder: Path, console: Console) -> None:
+    """Say what the run will take. Raises BenchmarkError when the disk has no room for it."""
+    needs = plan.needs(plans, rounds=pace.rounds, each=pace.warm_up + pace.seconds, full=pace.full)
+    free = shutil.disk_usage(folder).free / 1e9
+    filling = f" ({needs.filling:.0f} of them to write {pace.full:,} old records)" if pace.full else ""
+    told = f"About {needs.minutes + pace.soak:.0f} minutes{filling} and {needs.gigabytes:.1f} GB in {folder}"
+    console.print(f"{told}, which has {free:.0f} GB free; all of it is removed in the end.", soft_wrap=True)
+    if free < needs.gigabytes * 1.2:
+        raise BenchmarkError(f"{folder} is too full: name another folder with --folder, or take fewer --full records")
+
+
+def _measure(site: Site, result: Result, steps: list[rows.Row], number: int, ticker: Ticker) -> None:
     """One round; the odd ones go backwards, so that a drift of the machine does not favour anyone."""
     places = list(enumerate(steps))
-    task = progress.task_ids[0]
+    ticker.tell(f"{site.store.kind}, round {number + 1}")
     for place, row in places if number % 2 == 0 else reversed(places):
-        progress.update(task, description=f"{site.store.kind}, round {number + 1}: {row.title}")
+        ticker.show(f"{site.store.kind}, round {number + 1}: {row.title}")
         result.observations.append(Observation(number, place, row, site.measure(row)))
-        progress.advance(task)
+        ticker.advance()
 
 
 def _run(chosen: argparse.Namespace, folder: Path, console: Console) -> list[Result]:
     pace = _pace(chosen)
     kinds = stores.KINDS if chosen.database == "both" else (chosen.database,)
     plans = {kind: plan.one_round(kind, chosen.rows, quick=chosen.quick, full=bool(pace.full)) for kind in kinds}
+    if not plan.has_full(plans):
+        pace = replace(pace, full=0)
+    _announce(plans, pace, folder, console)
     results: list[Result] = []
     with ExitStack() as stack:
-        progress = stack.enter_context(
-            Progress(
-                *Progress.get_default_columns(),
-                TimeElapsedColumn(),
-                console=console,
-                transient=True,
-                disable=not console.is_terminal,
-            )
-        )
-        total = pace.rounds * sum(len(steps) for steps in plans.values())
-        task = progress.add_task("setting up", total=total)
-
-        def tell(records: int) -> None:
-            progress.update(task, description=f"setting up: {records:,} old records")
-
+        ticker = stack.enter_context(Ticker(console, pace.rounds * sum(map(len, plans.values()))))
         bare = stack.enter_context(bare_servers(folder))
-        sites = [stack.enter_context(open_site(kind, pace, folder / kind, bare, tell)) for kind in kinds]
+        sites = []
+        for kind in kinds:
+            sites.append(stack.enter_context(open_site(kind, pace, folder / kind, bare, ticker.about(kind))))
         results = [Result(site.store.kind, site.store.version()) for site in sites]
         for number in range(pace.rounds):
             for site, result in zip(sites, results, strict=True):
-                _measure(site, result, plans[site.store.kind], number, progress)
+                _measure(site, result, plans[site.store.kind], number, ticker)
         for site, result in zip(sites, results, strict=True):
-            progress.update(task, description=f"{site.store.kind}: memory under load, then the books")
+            ticker.tell(f"{site.store.kind}: memory under load, then the books")
             site.soak()
             site.finish()
             result.memory, result.records = site.memory, site.records
@@ -143,16 +146,16 @@ def main() -> int:
     """Measure, show, write. What was started is ended and what was written is removed, whatever happens."""
     chosen = _arguments()
     signal.signal(signal.SIGTERM, _end)
-    complaints, console = Console(stderr=True), Console()
+    beside, console = Console(stderr=True), Console()
     if not console.is_terminal:
         console = Console(width=_WIDTH)
     about = _about(chosen)
     try:
         with tempfile.TemporaryDirectory(prefix="spillway-bench-", dir=chosen.folder) as name:
             _refuse_memory(Path(name))
-            results = _run(chosen, Path(name), console)
+            results = _run(chosen, Path(name), beside)
     except BenchmarkError as error:
-        complaints.print(f"The figures can not be trusted: {error}", markup=False, style="red")
+        beside.print(f"The figures can not be trusted: {error}", markup=False, style="red")
         return 1
     console.print(
         "{command}  at {at}, {cores} cores, Python {python}, load {load_average_before:.1f} before".format(**about)

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from decimal import Decimal
 from typing import Self
 
-from benchmarks import requests
+from benchmarks import browser, requests
 from benchmarks.figures import BenchmarkError
 from benchmarks.load import Load, Outcome
 from benchmarks.serving import child
@@ -22,6 +22,10 @@ def drive(load: Load) -> Outcome:
     if outcome.wrong:
         raise BenchmarkError("wrong answers:\n" + "\n".join(outcome.wrong))
     return outcome
+
+
+PERSON = "bench@example.com"
+"""Whose log-in the owners of old accounts have, but for the e-mail."""
 
 
 class Books:
@@ -38,7 +42,8 @@ class Books:
         return self.names[:1]
 
     def set_up(self, port: int) -> None:
-        """Make the accounts, give them credits, and record a first event on the hot one."""
+        """Make the accounts, give them credits, record a first event on the hot one, and have PERSON sign up."""
+        browser.sign_up(port, PERSON)
         for kind in ("create-account", "grant"):
             count = len(self.names)
             drive(Load(port=port, kind=kind, connections=8, accounts=self.names, token=self.token, limit=count))

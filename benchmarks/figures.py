@@ -15,7 +15,8 @@ class BenchmarkError(Exception):
 class Figure:
     """One row in one round. `per_second` counts the row's own unit; latencies are milliseconds of one call.
 
-    `generator` is the part of one core that the load generator used: near 1 it would have measured itself.
+    `generator` is the part of one core that the load generator used: near 1 it would have measured itself. `group` is
+    how many usage records the server decided in one transaction on average, where it decided any.
     """
 
     per_second: float
@@ -24,6 +25,7 @@ class Figure:
     p99: float
     calls: int
     generator: float = 0.0
+    group: float | None = None
 
 
 def percentile(ordered: Sequence[float], part: float) -> float:

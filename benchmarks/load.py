@@ -21,6 +21,7 @@ from typing import Any
 from benchmarks import requests
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
+_CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked", re.IGNORECASE)
 _CLOSES = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
 _PATIENCE = 60.0
 """Seconds without any answer after which the server is taken to hang."""
@@ -31,13 +32,15 @@ _LEAST = 20
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
     """`kind` names a function of `requests`. After `warm_up` the load is measured for `seconds`; with a `limit` it
-    ends after that many requests instead. `run` makes the idempotency keys of this load its own."""
+    ends after that many requests instead. `run` makes the idempotency keys of this load its own. `cookies` are the
+    browser sessions of pages, by account."""
 
     port: int
     kind: str
     connections: int
     accounts: list[str]
     token: str = ""
+    cookies: dict[str, str] = field(default_factory=dict)
     run: str = ""
     size: int = 1
     warm_up: float = 0.0
@@ -101,15 +104,26 @@ class _Client:
         end = self._received.find(b"\r\n\r\n")
         if end < 0:
             return None
-        length = _LENGTH.search(self._received, 0, end)
-        if length is None:
-            raise ConnectionError("an answer without Content-Length")
-        body_end = end + 4 + int(length[1])
-        if len(self._received) < body_end:
+        body_end = self._body_end(end + 4, end)
+        if body_end is None:
             return None
         if _CLOSES.search(self._received, 0, end):
             self.close()
         return int(self._received[9:12]), bytes(self._received[end + 4 : body_end])
+
+    def _body_end(self, start: int, head_end: int) -> int | None:
+        """Where the body ends; None while that has not come. Raises ConnectionError.
+
+        A body in chunks is left as it comes: what is sent so here is JSON on one line, so none of its chunks holds the
+        line ends of the last one.
+        """
+        length = _LENGTH.search(self._received, 0, head_end)
+        if length is not None:
+            end = start + int(length[1])
+            return end if len(self._received) >= end else None
+        if _CHUNKED.search(self._received, 0, head_end) is None:
+            raise ConnectionError("an answer of unknown length")
+        return len(self._received) if self._received.endswith(b"\r\n0\r\n\r\n") else None
 
     def close(self) -> None:
         if self._socket is not None:

@@ -59,8 +59,9 @@ class Result:
     def median(self, name: str) -> dict[str, float]:
         """The median of each number of the row's figures."""
         seen = self.of(name)
-        names = ("per_second", "p50", "p95", "p99", "generator")
-        return {number: spread([getattr(one.figure, number) for one in seen]).median for number in names}
+        names = ("per_second", "p50", "p95", "p99", "generator", "group")
+        values = {number: [getattr(one.figure, number) for one in seen] for number in names}
+        return {number: spread(found).median for number, found in values.items() if None not in found}
 
     def shown(self) -> list[Row]:
         """The measured rows, in the order of their definition."""
@@ -92,7 +93,7 @@ def _rows(result: Result) -> Table:
     table = Table(title=f"{result.version}: rows", title_justify="left")
     table.add_column("row", no_wrap=True)
     table.add_column("what", overflow="ellipsis", no_wrap=True)
-    for heading in ("clients", "÷ bare", "÷ raw", "per second", "p50 ms", "p95 ms", "p99 ms"):
+    for heading in ("clients", "÷ bare", "÷ raw", "per second", "p50 ms", "p95 ms", "p99 ms", "group"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in result.shown():
         numbers = result.median(row.name)
@@ -105,7 +106,7 @@ def _rows(result: Result) -> Table:
             f"{to_bare.median:.2f}" if to_bare else "",
             f"{to_raw.median:.2f}" if to_raw else "",
             f"{numbers['per_second']:,.0f} {row.unit}",
-            *(f"{numbers[name]:.1f}" for name in ("p50", "p95", "p99")),
+            *(f"{numbers[name]:.1f}" if name in numbers else "" for name in ("p50", "p95", "p99", "group")),
         )
     return table
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -124,6 +125,30 @@ def summary(load: Load) -> Source:
     return make
 
 
+def statement(load: Load) -> Source:
+    """GET /statement of the last whole month, every entry included."""
+    month = f"{datetime.now(UTC).replace(day=1) - timedelta(days=1):%Y-%m}"
+
+    def make(serial: int) -> Request:
+        account = _spread(load, serial)
+        wire = _head(load, "GET", f"/api/v1/statement?account={account}&month={month}") + b"\r\n\r\n"
+        return Request(wire, account, b'"reason":"usage"')
+
+    return make
+
+
+def page(load: Load) -> Source:
+    """GET /usage as the owner's browser asks for it."""
+
+    def make(serial: int) -> Request:
+        account = _spread(load, serial)
+        lines = ["GET /usage HTTP/1.1", "Host: 127.0.0.1", "Accept: text/html", f"Cookie: {load.cookies[account]}"]
+        shown = f"Old {account.removeprefix('old-')}"
+        return Request("\r\n".join(lines).encode() + b"\r\n\r\n", account, shown.encode())
+
+    return make
+
+
 def _get(path: str) -> Callable[[Load], Source]:
     def source(load: Load) -> Source:
         request = Request(_head(load, "GET", path) + b"\r\n\r\n", "", b'"status":"ok"')
@@ -164,6 +189,8 @@ KINDS: dict[str, Callable[[Load], Source]] = {
     "check": check,
     "balance": balance,
     "summary": summary,
+    "statement": statement,
+    "page": page,
     "create-account": create_account,
     "grant": grant,
 }

@@ -9,13 +9,15 @@ from benchmarks.stores import KINDS
 
 CLIENTS = 32
 BATCH_CLIENTS = 8
+PAGE_CLIENTS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """`on` is who answers: the server, the one with `full` books, a bare one, or the database itself (`raw`).
 
-    `who` says which accounts: all, one that is hot, or those with old records. `load` names the requests
+    `who` says which accounts: all, one that is hot, those with old records, or
+    those of them whose owner is logged in (`reader`). `load` names the requests
     (`benchmarks.requests.KINDS`) or the raw script; `size` is how many of the row's unit one call does. `floors`
     names, by kind of database, the raw row that no server could pass.
     """
@@ -89,6 +91,10 @@ _ROWS: tuple[Row, ...] = (
     Row(name="balance", title="GET /balance", load="balance"),
     Row(name="check", title="POST /check", load="check"),
     Row(name="summary", title="GET /usage/summary, 5,000 old records", load="summary", who="old", quick=False),
+    Row(name="statement", title="GET /statement, 5,000 old records", load="statement", who="old"),
+    Row(
+        name="page", title="GET /usage in a browser, 5,000 old records", load="page", who="reader", clients=PAGE_CLIENTS
+    ),
     Row(
         name="raw-single",
         title="raw: entry + update + commit, all accounts",
@@ -187,7 +193,7 @@ _ROWS: tuple[Row, ...] = (
 _ROWS += tuple(
     replace(row, name=f"full-{row.name}", title=f"{row.title.split(', 5,')[0]}, full books", on="full", floors={})
     for row in _ROWS
-    if row.name in ("single-many", "single-hot", "batch-100", "balance", "check", "summary")
+    if row.name in ("single-many", "single-hot", "batch-100", "balance", "check", "summary", "statement", "page")
 )
 ROWS: dict[tuple[str, str], Row] = {(kind, row.name): row for row in _ROWS for kind in row.kinds}
 """By kind of database and name."""

@@ -26,6 +26,7 @@ _STOP = 45.0
 """Seconds."""
 _FOREIGN = re.compile(
     r"STRIPE_|MAIL_URL|CLOCK_FILE|CATALOG_FILE|INSTANCE_PATH|DATABASE_URL|HOST|PORT|PUBLIC_URL|SECRET_KEY"
+    r"|SIGNUP_|FREE_MONTHLY_CREDITS"
 )
 
 
@@ -97,6 +98,25 @@ class Server:
         if not sizes:
             raise BenchmarkError("memory can be read on Linux only")
         return round(max(sizes), 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """How often the server has decided usage records in one transaction so far, and how many records in all."""
+
+    transactions: float
+    records: float
+
+    @classmethod
+    def read(cls, port: int) -> Groups:
+        """Raises BenchmarkError where /metrics does not tell."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+            told = dict(re.findall(r"^spillway_spend_group_size_(count|sum) (\S+)$", answer.read().decode(), re.M))
+        return cls(float(told.get("count", 0)), float(told.get("sum", 0)))
+
+    def mean_since(self, before: Groups) -> float | None:
+        transactions = self.transactions - before.transactions
+        return round((self.records - before.records) / transactions, 2) if transactions else None
 
 
 @contextmanager

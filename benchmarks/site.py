@@ -5,28 +5,27 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from benchmarks import requests, serving, stores
-from benchmarks.books import Books, drive
+from benchmarks import browser, fill, requests, serving, stores
+from benchmarks.books import PERSON, Books, drive
 from benchmarks.figures import BenchmarkError, Figure, figure
-from benchmarks.fill import fill
 from benchmarks.load import Load
 from benchmarks.raw_postgresql import Floor
 from benchmarks.rows import ROWS, Row
-from benchmarks.serving import Server, child
+from benchmarks.serving import Groups, Server, child
 from settings import ROOT
 
 _CONFIGURATION = ["--config", "gunicorn.conf.py"]
 _BARE = ["--config", "benchmarks/bare_gunicorn.py", "benchmarks.bare:app"]
 _OLD, _OLD_EACH = 5_000, 500
 """Old records of the ordinary books, in all and by account."""
-_FULL_ACCOUNTS = 10_000
-Tell = Callable[[int], None]
-"""Is called with the number of old records written so far."""
+_READERS = {"server": 10, "full": 100}
+"""How many owners of old accounts log in."""
+FULL_ACCOUNTS = 10_000
 _SYNC = ["--worker-class", "sync", "--threads", "1"]
 
 
@@ -48,7 +47,10 @@ class Pace:
 
 @dataclass(slots=True)
 class Site:
-    """`servers` and `books` are by what a row's `on` says; `old` are the accounts with old records on `server`."""
+    """`servers` and `books` are by what a row's `on` says; `old` are the accounts with old records on `server`.
+
+    `sessions` are the cookies of the owners who are logged in, by what `on` says and account.
+    """
 
     store: stores.Store
     floor_store: stores.Store
@@ -60,6 +62,7 @@ class Site:
     pace: Pace
     floor: Floor | None = None
     memory: dict[str, float] = field(default_factory=dict)
+    sessions: dict[str, dict[str, str]] = field(default_factory=dict)
     _runs: int = 0
 
     def measure(self, row: Row) -> Figure:
@@ -73,26 +76,33 @@ class Site:
             return self._http(row)
 
     def _http(self, row: Row) -> Figure:
-        books = self.books.get(row.on)
+        books, port = self.books.get(row.on), self.servers[row.on].port
         load = Load(
-            port=self.servers[row.on].port,
+            port=port,
             kind=row.load,
             connections=row.clients,
             accounts=self._accounts(row, books),
             token=books.token if books else "",
+            cookies=self.sessions.get(row.on, {}) if row.who == "reader" else {},
             run=f"{row.name}-{self._runs}",
             size=row.size,
             warm_up=self.pace.warm_up,
             seconds=self.pace.seconds,
         )
+        spends = books is not None and row.load in ("usage", "batch")
+        before = Groups.read(port) if spends else None
         outcome = drive(load)
-        if books and row.load in ("usage", "batch"):
-            books.count(outcome.accepted, row.size)
-        return figure(outcome.latencies, outcome.seconds, row.size, outcome.busy)
+        found = figure(outcome.latencies, outcome.seconds, row.size, outcome.busy)
+        if books is None or before is None:
+            return found
+        books.count(outcome.accepted, row.size)
+        return replace(found, group=Groups.read(port).mean_since(before))
 
     def _accounts(self, row: Row, books: Books | None) -> list[str]:
         if books is None:
             return [""]
+        if row.who == "reader":
+            return list(self.sessions[row.on])
         if row.who == "old" and row.on == "server":
             return self.old
         return books.hot if row.who == "hot" else books.names
@@ -156,7 +166,7 @@ class Site:
 
 
 @contextmanager
-def open_site(kind: str, pace: Pace, folder: Path, bare: Mapping[str, Server], tell: Tell) -> Iterator[Site]:
+def open_site(kind: str, pace: Pace, folder: Path, bare: Mapping[str, Server], tell: fill.Tell) -> Iterator[Site]:
     """A migrated database of that kind with accounts in it, served; copies of it for the raw floor and full books."""
     folder.mkdir()
     instance = folder / "instance"
@@ -169,20 +179,22 @@ def open_site(kind: str, pace: Pace, folder: Path, bare: Mapping[str, Server], t
         floor_store = store.copy("floor")
         if pace.full:
             full_store = store.copy("full")
-            per_account = max(1, pace.full // _FULL_ACCOUNTS)
-            names = fill(full_store, books.names[0], _FULL_ACCOUNTS, per_account, tell)
+            names = fill.fill(full_store, books.hot[0], PERSON, FULL_ACCOUNTS, pace.full // FULL_ACCOUNTS, tell)
             full_env = {**env, "DATABASE_URL": full_store.url}
-        old = fill(store, books.names[0], _OLD // _OLD_EACH, _OLD_EACH)
+        old = fill.fill(store, books.hot[0], PERSON, _OLD // _OLD_EACH, _OLD_EACH)
         server = stack.enter_context(_serve("server", env, folder))
         site = Site(store, floor_store, {"server": books}, old, {**bare, "server": server}, env, folder, pace)
         if pace.full:
             site.servers = {**site.servers, "full": stack.enter_context(_serve("full", full_env, folder))}
-            site.books = {**site.books, "full": Books(books.token, names[:: _FULL_ACCOUNTS // pace.accounts])}
+            site.books = {**site.books, "full": Books(books.token, names[:: FULL_ACCOUNTS // pace.accounts])}
         if kind == "postgresql":
             site.floor = Floor(floor_store, folder)
         site.memory["memory-idle"] = server.memory("VmRSS")
+        tell("balances and log-ins")
         for name, opened in site.books.items():
             opened.open(site.servers[name].port)
+            readers = (old if name == "server" else opened.names)[: _READERS[name]]
+            site.sessions[name] = {one: browser.log_in(site.servers[name].port, fill.email(one)) for one in readers}
         yield site
 
 
