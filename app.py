@@ -35,6 +35,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     settings = settings or _settings_or_exit()
     app = Flask(__name__, instance_path=str(settings.instance_path))
     configure(app, settings)
+    app.url_map.merge_slashes = False  # a redirect to the tidy path would name the host that was asked for
     log.configure()
     clock.configure(settings.clock_file)
 
