@@ -110,7 +110,7 @@ def log_in(email: str, password: str, address: str) -> User | None:
 
     Raises RateLimited after too many wrong tries.
     """
-    email = email.strip().lower()
+    email = _as_kept(email)
     for limit, parts in _login_limits(email, address):
         throttle.attempt(limit, *parts)
     user = db.session.scalars(select(User).where(User.email == email)).first()
@@ -170,7 +170,7 @@ def change_password(user: User, current: str, new: str) -> User:
 
 def request_reset(email: str) -> None:
     """Mail a link to set a new password, when there is such a person; the caller can not tell. Raises RateLimited."""
-    email = email.strip().lower()
+    email = _as_kept(email)
     throttle.attempt(_RESET_EMAIL, email)
     user = db.session.scalars(select(User).where(User.email == email)).first()
     if user is not None:

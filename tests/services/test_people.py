@@ -211,3 +211,15 @@ class TestThrottle:
             rows = str(conn.execute(text("SELECT * FROM throttles")).all())
         assert "ann" not in rows
         assert "203.0.113" not in rows
+
+
+def test_an_address_is_the_same_however_it_is_written(sqlite_app: Flask) -> None:
+    """An international domain has two spellings; whoever signs up with one logs in with either."""
+    with sqlite_app.app_context():
+        user = people.sign_up(" Eva@Büro.example ", PASSWORD, "Eva", "127.0.0.1")
+        assert user.email == "eva@xn--bro-hoa.example"
+        for written in ("eva@büro.example", "EVA@XN--BRO-HOA.example"):
+            found = people.log_in(written, PASSWORD, "127.0.0.1")
+            assert found is not None
+            assert found.id == user.id
+        assert people.log_in("no address", PASSWORD, "127.0.0.1") is None
