@@ -144,6 +144,14 @@ def normalized(email: str) -> str:
     return (checked.ascii_email or checked.normalized).lower()
 
 
+def _as_kept(email: str) -> str:
+    """As `normalized`, for those who only say who they are: what is no address is nobody's."""
+    try:
+        return normalized(email)
+    except ValidationError:
+        return email.strip().lower()
+
+
 def check_password(password: str, email: str, field: str = "password") -> None:
     """Whether a new password will do. Raises ValidationError at `field`."""
     if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
