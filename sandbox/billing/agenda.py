@@ -1,0 +1,115 @@
+"""What the clock brings: every moment at which something is due, and moving on from one to the next."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+from sandbox import payments
+from sandbox.billing import invoices
+from sandbox.billing import subscriptions as life
+from sandbox.events import emit
+from sandbox.shapes import Obj
+from sandbox.world import World
+
+Due = tuple[int, int, Callable[[World, Obj], None], Obj]
+TRIAL_NOTICE = 3 * 86400
+# What happens first when several things are due in one second.
+SETTLE, INVOICE, SUBSCRIPTION, OTHER = range(4)
+
+
+def moments(world: World) -> Iterator[Due]:
+    """Everything planned, in no order."""
+    for subscription in world.all("subscription"):
+        yield from _of_subscription(world, subscription)
+    for invoice in world.all("invoice"):
+        if invoice["status"] == "draft" and invoice["automatically_finalizes_at"] and invoice["auto_advance"]:
+            yield invoice["automatically_finalizes_at"], INVOICE, invoices.advance, invoice
+        if invoice["status"] == "open" and invoice["next_payment_attempt"]:
+            yield invoice["next_payment_attempt"], INVOICE, _retry, invoice
+    for intent in world.all("payment_intent"):
+        if intent["status"] == "processing":
+            yield intent["_settles_at"], SETTLE, payments.settle, intent
+    for session in world.all("checkout.session"):
+        if session["status"] == "open":
+            yield session["expires_at"], OTHER, expire_session, session
+
+
+def _of_subscription(world: World, subscription: Obj) -> Iterator[Due]:
+    status = subscription["status"]
+    if status in life.FINAL:
+        return
+    if status == "incomplete":
+        yield subscription["created"] + life.INCOMPLETE_SECONDS, SUBSCRIPTION, life.expire, subscription
+        return
+    if subscription["cancel_at"]:
+        yield subscription["cancel_at"], SUBSCRIPTION, _cancel_as_planned, subscription
+    pause = subscription["pause_collection"]
+    if pause and pause.get("resumes_at"):
+        yield pause["resumes_at"], OTHER, _resume_collection, subscription
+    if status == "trialing" and not subscription.get("_noticed"):
+        notice = max(subscription["trial_start"], subscription["trial_end"] - TRIAL_NOTICE)
+        yield notice, OTHER, _announce_trial_end, subscription
+    if status != "paused":
+        yield life.period_of(world, subscription)[1], SUBSCRIPTION, life.renew, subscription
+
+
+def _retry(world: World, invoice: Obj) -> None:
+    invoice["next_payment_attempt"] = None
+    invoices.collect(world, invoice, automatic=True)
+
+
+def _cancel_as_planned(world: World, subscription: Obj) -> None:
+    life.end(world, subscription, None)
+
+
+def _resume_collection(world: World, subscription: Obj) -> None:
+    subscription["pause_collection"] = None
+    emit(world, "customer.subscription.updated", subscription)
+
+
+def _announce_trial_end(world: World, subscription: Obj) -> None:
+    subscription["_noticed"] = True
+    emit(world, "customer.subscription.trial_will_end", subscription)
+
+
+def expire_session(world: World, session: Obj) -> None:
+    session.update(status="expired", url=None)
+    emit(world, "checkout.session.expired", session)
+
+
+def step(world: World, until: int) -> bool:
+    """Do what is due next, at its own time. False when nothing is due until then."""
+    due = min(moments(world), key=lambda one: one[:2], default=None)
+    if due is None or due[0] > until:
+        return False
+    moment, _, act, obj = due
+    if moment > world.now():
+        world.clock.set(moment)
+    act(world, obj)
+    return True
+
+
+def advance(world: World, until: int, seconds: float = 60.0) -> int:
+    """Move the clock, one moment after the other; endpoints hear of each before the next comes. Steps taken."""
+    steps = 0
+    while True:
+        with world.lock:
+            going = step(world, until)
+            if not going:
+                world.clock.set(max(until, world.now()))
+        world.courier.drain(seconds)
+        if not going:
+            return steps
+        steps += 1
+
+
+def describe(world: World) -> list[dict[str, object]]:
+    """What is planned, soonest first."""
+    planned = sorted(moments(world), key=lambda one: one[:2])
+    return [
+        {
+            "at": datetime.fromtimestamp(moment, UTC).isoformat(),
+            "what": act.__name__.strip("_"),
+            "object": obj["id"],
+        }
+        for moment, _, act, obj in planned
+    ]

@@ -1,0 +1,175 @@
+"""Changing a running subscription: other items, prorations, another cycle, cancelling and taking that back."""
+
+from sandbox import money
+from sandbox.billing import invoices, lines
+from sandbox.billing import subscriptions as life
+from sandbox.errors import invalid
+from sandbox.events import emit
+from sandbox.params import Tree
+from sandbox.shapes import Obj, merge_metadata
+from sandbox.world import World
+
+PARTS = ("create_prorations", "always_invoice")
+
+
+def change_items(world: World, subscription: Obj, wanted: list[Tree], params: Tree) -> None:
+    """Apply `items`; what was paid for the old ones is credited and the rest of the period charged, if wanted."""
+    before = {item["id"]: dict(item) for item in life.items_of(world, subscription)}
+    interval = life.cycle(world, before.values())
+    for number, one in enumerate(wanted):
+        _apply(world, subscription, one, f"items[{number}]")
+    items = life.items_of(world, subscription)
+    if not items:
+        raise invalid("A subscription must have at least one item.", "items")
+    life.check_prices([world.objects["price"][item["_price"]] for item in items], "items")
+    reset = life.cycle(world, items) != interval or params.get("billing_cycle_anchor") == "now"
+    trialing = subscription["status"] == "trialing"
+    moment = params.get("proration_date", world.now())
+    behavior = params.get("proration_behavior", "create_prorations")
+    _fill_periods(before, items)
+    if behavior in PARTS and not trialing:
+        _prorate(world, subscription, before, items, moment, credit_only=reset)
+    if trialing:
+        return
+    if reset:
+        restart_cycle(world, subscription)
+    if reset or behavior == "always_invoice":
+        life.invoice_now(world, subscription, whole_period=reset)
+
+
+def _apply(world: World, subscription: Obj, wanted: Tree, param: str) -> None:
+    if "id" not in wanted:
+        if "price" not in wanted:
+            raise invalid("You must pass a price.", f"{param}[price]", "parameter_missing")
+        price = world.ref("price", wanted["price"], f"{param}[price]")
+        life.add_item(world, subscription, price, wanted.get("quantity", 1), wanted.get("metadata") or {})
+        return
+    item = world.ref("subscription_item", wanted["id"], f"{param}[id]")
+    if item["subscription"] != subscription["id"]:
+        raise invalid(f"No such subscription item: '{wanted['id']}'", f"{param}[id]", "resource_missing")
+    if wanted.get("deleted"):
+        world.delete(item)
+        return
+    if "price" in wanted:
+        item["_price"] = world.ref("price", wanted["price"], f"{param}[price]")["id"]
+    if "quantity" in wanted:
+        item["quantity"] = wanted["quantity"]
+    if "metadata" in wanted:
+        item["metadata"] = merge_metadata(item["metadata"], wanted["metadata"])
+
+
+def _fill_periods(before: dict[str, Obj], items: list[Obj]) -> None:
+    """New items join the running period."""
+    old = next(iter(before.values()))
+    for item in items:
+        if item["current_period_end"] is None:
+            item.update({name: old[name] for name in ("current_period_start", "current_period_end")})
+
+
+def _prorate(
+    world: World, subscription: Obj, before: dict[str, Obj], items: list[Obj], moment: int, credit_only: bool
+) -> None:
+    now = {item["id"]: item for item in items}
+    for item_id in [*before, *(key for key in now if key not in before)]:
+        old, new = before.get(item_id), now.get(item_id)
+        same = old and new and (old["_price"], old["quantity"]) == (new["_price"], new["quantity"])
+        if same and not credit_only:
+            continue
+        if old:
+            _part(world, subscription, old, moment, -1, "Unused time on")
+        if new and not credit_only:
+            _part(world, subscription, new, moment, 1, "Remaining time on")
+
+
+def _part(world: World, subscription: Obj, item: Obj, moment: int, sign: int, words: str) -> None:
+    """The share of the period after `moment`, to the second as Stripe counts."""
+    price = world.objects["price"][item["_price"]]
+    if item["quantity"] is None:
+        return
+    begin, finish = item["current_period_start"], item["current_period_end"]
+    share = money.amount(price, item["quantity"]) * max(0, finish - moment) / (finish - begin)
+    lines.invoice_item(
+        world,
+        subscription["customer"],
+        sign * round(share),
+        price["currency"],
+        (moment, finish),
+        price=price,
+        quantity=item["quantity"],
+        subscription=subscription["id"],
+        description=f"{words} {lines.describe(world, price, item['quantity'])}",
+        proration=True,
+        _subscription_item=item["id"],
+    )
+
+
+def restart_cycle(world: World, subscription: Obj) -> None:
+    """A new period begins now."""
+    now = world.now()
+    items = life.items_of(world, subscription)
+    subscription["billing_cycle_anchor"] = now
+    finish = life.boundary_after(now, life.cycle(world, items), now)
+    for item in items:
+        item.update(current_period_start=now, current_period_end=finish)
+
+
+def set_trial_end(world: World, subscription: Obj, wanted: int | str) -> None:
+    """`now` ends a trial; a later moment begins or prolongs one, and is the new anchor."""
+    if wanted == "now":
+        if subscription["status"] == "trialing":
+            subscription.update(status="active", trial_end=world.now())
+            restart_cycle(world, subscription)
+            life.invoice_now(world, subscription, whole_period=True)
+        return
+    assert isinstance(wanted, int)
+    if wanted <= world.now():
+        raise invalid("The trial_end must be in the future.", "trial_end")
+    subscription["trial_start"] = subscription["trial_start"] or world.now()
+    subscription.update(status="trialing", trial_end=wanted, billing_cycle_anchor=wanted)
+    for item in life.items_of(world, subscription):
+        item["current_period_end"] = wanted
+
+
+def set_cancellation(world: World, subscription: Obj, params: Tree) -> None:
+    """`cancel_at_period_end` and `cancel_at`; either false or empty takes it back."""
+    finish = life.period_of(world, subscription)[1]
+    if "cancel_at_period_end" in params:
+        planned = params["cancel_at_period_end"]
+        subscription.update(cancel_at_period_end=planned, cancel_at=finish if planned else None)
+    elif "cancel_at" in params:
+        wanted = params["cancel_at"]
+        moment = finish if isinstance(wanted, str) and wanted else wanted or None
+        if moment is not None and moment <= world.now():
+            raise invalid("cancel_at must be in the future.", "cancel_at")
+        subscription.update(cancel_at=moment, cancel_at_period_end=False)
+    else:
+        return
+    planned = subscription["cancel_at"] is not None
+    subscription["canceled_at"] = world.now() if planned else None
+    subscription["cancellation_details"]["reason"] = "cancellation_requested" if planned else None
+
+
+def cancel(world: World, subscription: Obj, params: Tree) -> None:
+    """At once, with a credit for the rest and a last invoice when asked for."""
+    subscription["cancellation_details"].update(params.get("cancellation_details", {}))
+    if params.get("prorate"):
+        for item in life.items_of(world, subscription):
+            _part(world, subscription, item, world.now(), -1, "Unused time on")
+    if params.get("invoice_now"):
+        life.invoice_now(world, subscription, whole_period=False, reason="subscription_update")
+    life.end(world, subscription, "cancellation_requested")
+
+
+def resume(world: World, subscription: Obj) -> None:
+    """Of a paused one (a trial that ended without a card): a new period begins and is paid for."""
+    if subscription["status"] != "paused":
+        raise invalid("Only paused subscriptions can be resumed.")
+    subscription["status"] = "active"
+    restart_cycle(world, subscription)
+    life.invoice_now(world, subscription, whole_period=True, reason="subscription_cycle")
+    emit(world, "customer.subscription.resumed", subscription)
+    emit(world, "customer.subscription.updated", subscription)
+
+
+def pending(world: World, subscription: Obj) -> list[Obj]:
+    return invoices.pending_items(world, subscription["customer"], subscription["id"], subscription["currency"])

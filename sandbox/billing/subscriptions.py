@@ -1,0 +1,365 @@
+"""The life of a subscription: start, renewal, trial end, past due, end. Periods are kept on its items."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from sandbox import clock, money, setups
+from sandbox.billing import invoices, lines
+from sandbox.errors import ApiError, invalid
+from sandbox.events import emit
+from sandbox.shapes import Obj
+from sandbox.world import World
+
+DAY = 86400
+INCOMPLETE_SECONDS = 23 * 3600
+FINAL = ("canceled", "incomplete_expired")
+
+
+@dataclass
+class Order:
+    """What a new subscription is to be."""
+
+    customer: Obj
+    items: list[Obj]  # {"price": price object, "quantity": int, "metadata": dict}
+    values: Obj = field(default_factory=dict)
+    trial_end: int | None = None
+    anchor: int | None = None
+    prorate: bool = True
+    behavior: str = "allow_incomplete"
+    extra_items: list[Obj] = field(default_factory=list)
+    off_session: bool = False
+    method: Obj | None = None
+
+
+def items_of(world: World, subscription: Obj) -> list[Obj]:
+    return [one for one in world.all("subscription_item") if one["subscription"] == subscription["id"]]
+
+
+def period_of(world: World, subscription: Obj) -> lines.Period:
+    item = items_of(world, subscription)[0]
+    return item["current_period_start"], item["current_period_end"]
+
+
+def cycle(world: World, items: Iterable[Obj]) -> tuple[str, int]:
+    """Interval and count; all items of a subscription share one here."""
+    found = {_interval(world, item) for item in items}
+    if len(found) != 1:
+        raise invalid("The sandbox wants one billing interval for all items of a subscription.", "items")
+    return found.pop()
+
+
+def _interval(world: World, item: Obj) -> tuple[str, int]:
+    recurring = world.objects["price"][item["_price"]]["recurring"]
+    return recurring["interval"], recurring["interval_count"]
+
+
+def boundary_after(anchor: int, interval: tuple[str, int], moment: int) -> int:
+    """The first end of a period later than `moment`; counted from the anchor, so month ends do not wander."""
+    number = 0
+    while (end := clock.after(anchor, interval[0], interval[1] * number)) <= moment:
+        number += 1
+    return end
+
+
+def check_prices(prices: list[Obj], param: str) -> None:
+    if any(price["type"] != "recurring" for price in prices):
+        raise invalid("The price specified is set to `type=one_time` but this field only accepts recurring.", param)
+    if any(not price["active"] for price in prices):
+        raise invalid("The price specified is inactive. This field only accepts active prices.", param)
+    if len({price["currency"] for price in prices}) != 1:
+        raise invalid("All prices on a subscription must have the same currency.", param)
+    if len({price["id"] for price in prices}) != len(prices):
+        raise invalid("Cannot add multiple subscription items with the same price.", param)
+
+
+def start(world: World, order: Order) -> Obj:
+    """A new subscription and its first invoice. ApiError 402 with `error_if_incomplete`, and then nothing has begun."""
+    check_prices([item["price"] for item in order.items], "items")
+    if order.behavior == "error_if_incomplete":
+        _rehearse(world, order)
+    now = world.now()
+    trialing = order.trial_end is not None and order.trial_end > now
+    anchor = (order.trial_end if trialing else order.anchor) or now
+    subscription = _make(world, order, anchor, "trialing" if trialing else "incomplete")
+    _add_items(world, subscription, order, anchor if anchor > now else None)
+    customer = order.customer
+    if not customer["currency"]:
+        customer["currency"] = subscription["currency"]
+    invoice = _first_invoice(world, subscription, order, trialing)
+    emit(world, "customer.subscription.created", subscription)
+    invoices.announce(world, invoice, wait=False)
+    invoices.finalize(world, invoice)
+    if invoice["status"] == "open" and order.behavior != "default_incomplete":
+        invoices.collect(world, invoice, automatic=False, method=order.method)
+    if invoice["status"] == "open" and invoice["collection_method"] == "send_invoice":
+        set_status(world, subscription, "active")
+    if trialing and order.behavior == "default_incomplete" and not subscription["default_payment_method"]:
+        subscription["pending_setup_intent"] = setups.create(world, customer["id"])["id"]
+    return subscription
+
+
+def _rehearse(world: World, order: Order) -> None:
+    """Would the first payment work? Tried in a copy."""
+    copy = world.scratch()
+    customer = copy.get("customer", order.customer["id"])
+    method = copy.find("payment_method", order.method["id"]) if order.method else None
+    values = {**order.__dict__, "customer": customer, "method": method, "behavior": "allow_incomplete"}
+    subscription = start(copy, Order(**values))
+    refuse_unpaid(copy, subscription)
+
+
+def refuse_unpaid(world: World, subscription: Obj) -> None:
+    invoice = world.find("invoice", subscription["latest_invoice"])
+    intent = invoices.intent_of(world, invoice) if invoice and invoice["status"] == "open" else None
+    if invoice and invoice["status"] == "open":
+        error = (intent or {}).get("last_payment_error") or {
+            "code": "subscription_payment_intent_requires_action",
+            "message": "The payment needs the customer, or there is no payment method to charge.",
+        }
+        extra = {"decline_code": error["decline_code"]} if "decline_code" in error else {}
+        raise ApiError(error["message"], status=402, kind="card_error", code=error["code"], extra=extra)
+
+
+def _make(world: World, order: Order, anchor: int, status: str) -> Obj:
+    now = world.now()
+    settings: Obj = {
+        "automatic_tax": {"disabled_reason": None, "enabled": False, "liability": None},
+        "billing_cycle_anchor": anchor,
+        "billing_mode": {"type": "flexible", "flexible": {"proration_discounts": "included"}},
+        "cancel_at_period_end": False,
+        "cancellation_details": {"comment": None, "feedback": None, "feedback_option": None, "reason": None},
+        "collection_method": "charge_automatically",
+        "currency": order.items[0]["price"]["currency"],
+        "default_tax_rates": [],
+        "discounts": [],
+        "invoice_settings": {"account_tax_ids": None, "issuer": {"type": "self"}},
+        "payment_settings": {
+            "payment_method_options": None,
+            "payment_method_types": None,
+            "save_default_payment_method": "off",
+        },
+        "start_date": now,
+        "status": status,
+        "trial_settings": {"end_behavior": {"missing_payment_method": "create_invoice"}},
+    }
+    if status == "trialing":
+        settings |= {"trial_start": now, "trial_end": order.trial_end}
+    subscription = world.add("subscription", customer=order.customer["id"])
+    subscription.update(settings | order.values)
+    return subscription
+
+
+def _add_items(world: World, subscription: Obj, order: Order, end: int | None) -> None:
+    for wanted in order.items:
+        add_item(world, subscription, wanted["price"], wanted["quantity"], wanted.get("metadata", {}))
+    items = items_of(world, subscription)
+    interval = cycle(world, items)
+    end = end or boundary_after(subscription["billing_cycle_anchor"], interval, world.now())
+    for item in items:
+        item.update(current_period_start=world.now(), current_period_end=end)
+
+
+def add_item(world: World, subscription: Obj, price: Obj, quantity: int, metadata: dict[str, str]) -> Obj:
+    metered = price["recurring"]["usage_type"] == "metered"
+    return world.add(
+        "subscription_item",
+        subscription=subscription["id"],
+        quantity=None if metered else quantity,
+        metadata=dict(metadata),
+        discounts=[],
+        tax_rates=[],
+        _price=price["id"],
+    )
+
+
+def _first_invoice(world: World, subscription: Obj, order: Order, trialing: bool) -> Obj:
+    invoice = _invoice(world, subscription, "subscription_create", (world.now(), world.now()))
+    for item in items_of(world, subscription):
+        if (made := _first_line(world, invoice, item, subscription, order, trialing)) is not None:
+            invoice["_lines"].append(made)
+    for extra in order.extra_items:
+        price, quantity = extra["price"], extra["quantity"]
+        moment = (world.now(), world.now())
+        amount = money.amount(price, quantity)
+        item = lines.invoice_item(
+            world,
+            order.customer["id"],
+            amount,
+            price["currency"],
+            moment,
+            price=price,
+            quantity=quantity,
+            subscription=subscription["id"],
+            description=lines.describe(world, price, quantity),
+        )
+        invoices.add_items(world, invoice, [item])
+    invoices.total(invoice)
+    return invoice
+
+
+def _first_line(world: World, invoice: Obj, item: Obj, subscription: Obj, order: Order, trialing: bool) -> Obj | None:
+    if item["quantity"] is None:  # metered: paid for when it was used
+        return None
+    if trialing:
+        return lines.of_item(world, invoice["id"], item, subscription, 0)
+    begin, end = item["current_period_start"], item["current_period_end"]
+    interval = _interval(world, item)
+    whole = clock.after(end, interval[0], -interval[1])
+    if order.anchor is None or order.anchor <= begin:
+        return lines.of_item(world, invoice["id"], item, subscription)
+    amount = money.amount(world.objects["price"][item["_price"]], item["quantity"]) if order.prorate else 0
+    return lines.of_item(world, invoice["id"], item, subscription, round(amount * (end - begin) / (end - whole)))
+
+
+def _invoice(world: World, subscription: Obj, reason: str, window: lines.Period) -> Obj:
+    """A draft of this subscription; it becomes its latest invoice."""
+    values: dict[str, Any] = {
+        "parent": invoices.parent_of(subscription),
+        "collection_method": subscription["collection_method"],
+        "period_start": window[0],
+        "period_end": window[1],
+    }
+    if subscription["days_until_due"]:
+        values["due_date"] = world.now() + subscription["days_until_due"] * DAY
+    customer = world.get("customer", subscription["customer"])
+    invoice = invoices.make(world, customer, subscription["currency"], reason, **values)
+    subscription["latest_invoice"] = invoice["id"]
+    return invoice
+
+
+def invoice_now(world: World, subscription: Obj, whole_period: bool, reason: str = "subscription_update") -> Obj | None:
+    """An invoice at once: of what is pending, and of the period that begins now when `whole_period`."""
+    pending = invoices.pending_items(world, subscription["customer"], subscription["id"], subscription["currency"])
+    own = [item for item in pending if item["_subscription"] == subscription["id"]]
+    if not own and not whole_period:
+        return None
+    invoice = _invoice(world, subscription, reason, (world.now(), world.now()))
+    invoices.add_items(world, invoice, own)
+    if whole_period:
+        _add_period(world, invoice, subscription)
+    invoices.announce(world, invoice, wait=False)
+    invoices.finalize(world, invoice)
+    if invoice["status"] == "open" and subscription["collection_method"] == "charge_automatically":
+        invoices.collect(world, invoice)
+    return invoice
+
+
+def _add_period(world: World, invoice: Obj, subscription: Obj) -> None:
+    items = [item for item in items_of(world, subscription) if item["quantity"] is not None]
+    invoice["_lines"].extend(lines.of_item(world, invoice["id"], item, subscription) for item in items)
+    invoices.total(invoice)
+
+
+def renew(world: World, subscription: Obj) -> None:
+    """A period is over: end, or roll on and draft the next invoice."""
+    old = period_of(world, subscription)
+    if subscription["cancel_at_period_end"]:
+        return end(world, subscription, None)
+    if subscription["status"] == "trialing" and not _leave_trial(world, subscription):
+        return None
+    items = items_of(world, subscription)
+    following = boundary_after(subscription["billing_cycle_anchor"], cycle(world, items), old[1])
+    for item in items:
+        item.update(current_period_start=old[1], current_period_end=following)
+    draft_renewal(world, subscription, old)
+    return None
+
+
+def draft_renewal(world: World, subscription: Obj, old: lines.Period) -> Obj:
+    """The renewal's draft with the new period and everything pending; an hour later it is finalized."""
+    invoice = _invoice(world, subscription, "subscription_cycle", old)
+    _add_period(world, invoice, subscription)
+    pending = invoices.pending_items(world, subscription["customer"], subscription["id"], subscription["currency"])
+    invoices.add_items(world, invoice, pending)
+    pause = subscription["pause_collection"]
+    if subscription["status"] == "unpaid" or (pause and pause["behavior"] == "keep_as_draft"):
+        invoice["auto_advance"] = False
+    emit(world, "customer.subscription.updated", subscription)
+    invoices.announce(world, invoice, wait=True)
+    if pause and pause["behavior"] != "keep_as_draft":
+        invoices.finalize(world, invoice)
+        if invoice["status"] == "open":
+            (invoices.void if pause["behavior"] == "void" else invoices.mark_uncollectible)(world, invoice)
+    return invoice
+
+
+def _leave_trial(world: World, subscription: Obj) -> bool:
+    """False when it goes no further, for want of a payment method."""
+    customer = world.get("customer", subscription["customer"])
+    missing = subscription["trial_settings"]["end_behavior"]["missing_payment_method"]
+    default = subscription["default_payment_method"] or customer["invoice_settings"]["default_payment_method"]
+    if not default and missing == "cancel":
+        end(world, subscription, None)
+        return False
+    if not default and missing == "pause":
+        subscription["status"] = "paused"
+        emit(world, "customer.subscription.updated", subscription)
+        emit(world, "customer.subscription.paused", subscription)
+        return False
+    subscription["status"] = "active"
+    return True
+
+
+def end(world: World, subscription: Obj, reason: str | None) -> None:
+    """It is over, for good. Open invoices stay open but are not tried again."""
+    subscription.update(status="canceled", ended_at=world.now())
+    subscription["canceled_at"] = subscription["canceled_at"] or world.now()
+    details = subscription["cancellation_details"]
+    details["reason"] = reason or details["reason"]
+    _stop_collection(world, subscription)
+    emit(world, "customer.subscription.deleted", subscription)
+
+
+def _stop_collection(world: World, subscription: Obj) -> None:
+    for invoice in world.all("invoice"):
+        if invoices.subscription_of(invoice) == subscription["id"] and invoice["status"] in ("draft", "open"):
+            invoice.update(auto_advance=False, next_payment_attempt=None, automatically_finalizes_at=None)
+
+
+def expire(world: World, subscription: Obj) -> None:
+    """Nobody paid the first invoice within 23 hours."""
+    subscription.update(status="incomplete_expired", ended_at=world.now())
+    invoice = world.find("invoice", subscription["latest_invoice"])
+    if invoice and invoice["status"] == "open":
+        invoices.void(world, invoice)
+    emit(world, "customer.subscription.updated", subscription)
+
+
+def set_status(world: World, subscription: Obj, status: str) -> None:
+    if subscription["status"] != status:
+        subscription["status"] = status
+        emit(world, "customer.subscription.updated", subscription)
+
+
+def follow_invoice(world: World, invoice: Obj, news: str) -> None:
+    """What became of its invoice decides the subscription's status."""
+    subscription = world.find("subscription", invoices.subscription_of(invoice))
+    if subscription is None or subscription["status"] in FINAL or subscription["status"] in ("trialing", "paused"):
+        return
+    latest = subscription["latest_invoice"] == invoice["id"]
+    if news in ("paid", "processing") and latest:
+        _save_method(world, subscription, invoice)
+        set_status(world, subscription, "active")
+    elif news in ("failed", "action") and subscription["status"] in ("active", "past_due"):
+        _fall_behind(world, subscription, invoice)
+
+
+def _fall_behind(world: World, subscription: Obj, invoice: Obj) -> None:
+    """Past due; after the last attempt what the settings say."""
+    exhausted = invoice["attempt_count"] > len(world.settings.retry_days) and not invoice["next_payment_attempt"]
+    if not exhausted:
+        return set_status(world, subscription, "past_due")
+    if world.settings.after_retries == "cancel":
+        return end(world, subscription, "payment_failed")
+    return set_status(world, subscription, world.settings.after_retries)
+
+
+def _save_method(world: World, subscription: Obj, invoice: Obj) -> None:
+    intent = invoices.intent_of(world, invoice)
+    keep = subscription["payment_settings"]["save_default_payment_method"] == "on_subscription"
+    if intent and intent["payment_method"] and keep and not subscription["default_payment_method"]:
+        subscription["default_payment_method"] = intent["payment_method"]
+
+
+invoices.FOLLOWERS.append(follow_invoice)
