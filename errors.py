@@ -99,6 +99,10 @@ class StripeNotConfigured(SpillwayError):
     status, code, title = 409, "stripe_not_configured", "Payments are not set up"
 
 
+class AlreadySubscribed(SpillwayError):
+    status, code, title = 409, "already_subscribed", "The account has a subscription"
+
+
 class PayloadTooLarge(SpillwayError):
     status, code, title = 413, "payload_too_large", "The body is too large"
 
@@ -134,6 +138,27 @@ class RateLimited(SpillwayError):
 class DatabaseBusy(SpillwayError):
     status, code, title = 503, "database_busy", "The database can not answer right now"
     retry_after = 1
+
+
+class StripeUnavailable(SpillwayError):
+    status, code, title = 503, "stripe_unavailable", "The payment provider can not be reached right now"
+    retry_after = 30
+
+
+class StripeRefused(StripeUnavailable):
+    """Stripe will not do what was asked; `stripe_code` and `stripe_param` say why. Customers see: not now."""
+
+    def __init__(self, code: str | None, param: str | None) -> None:
+        super().__init__()
+        self.stripe_code, self.stripe_param = code, param
+
+
+class CardDeclined(ValidationError):
+    """The customer's bank said no; `decline_code` is Stripe's."""
+
+    def __init__(self, message: str | None, decline_code: str | None) -> None:
+        super().__init__({"payment_method": [message or "The card was declined."]})
+        self.decline_code = decline_code
 
 
 _KINDS: tuple[type[SpillwayError], ...] = (*SpillwayError.__subclasses__(), SpillwayError)

@@ -82,6 +82,14 @@ WORDS: dict[str, tuple[str, str]] = {
         "This installation takes no payments.",
         "Ask whoever runs it.",
     ),
+    "already_subscribed": (
+        "The account has a subscription that is neither cancelled nor expired.",
+        "Change that one instead of starting another.",
+    ),
+    "stripe_unavailable": (
+        "Stripe did not answer, or can not do this right now. Nothing was bought, changed or charged here.",
+        "Try again after `Retry-After` seconds. Usage and balances are not affected.",
+    ),
     "payload_too_large": (
         "The body has more than 1 MiB, or as a batch more than 8 MiB.",
         "Send less at a time.",

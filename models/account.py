@@ -78,7 +78,8 @@ class SubscriptionStatus(enum.StrEnum):
 class Subscription(Base):
     """The terms an account is on, with the allowance as it was when they began (grandfathering).
 
-    Local plans follow a monthly anchor; `included` is micro-credits per period.
+    Local plans follow a monthly anchor; `included` is micro-credits per period. A subscription of Stripe's (`source`
+    stripe) has one row for ever, however often it comes in force and ends: `stripe_id` names it in the mirror.
     """
 
     __tablename__ = "subscriptions"
@@ -86,13 +87,16 @@ class Subscription(Base):
         CheckConstraint("included >= 0", name="included"),
         CheckConstraint("rollover_max IS NULL OR rollover_max >= 0", name="rollover_max"),
         CheckConstraint("status IN ('active','ended')", name="status"),
-        CheckConstraint("source IN ('local')", name="source"),
+        CheckConstraint("source IN ('local','stripe')", name="source"),
+        CheckConstraint("(source = 'stripe') = (stripe_id IS NOT NULL)", name="stripe_id"),
+        UniqueConstraint("stripe_id"),
         partial_index("uq_subscriptions_active", "account_id", where="status = 'active'", unique=True),
     )
 
     id: Mapped[Id] = mapped_column(primary_key=True)
     account_id: Mapped[Id] = mapped_column(ForeignKey("accounts.id"))
     source: Mapped[str] = mapped_column(String(20), default="local")
+    stripe_id: Mapped[str | None] = mapped_column(String(255))
     tier: Mapped[str] = mapped_column(String(100))
     status: Mapped[str] = mapped_column(String(20), default=SubscriptionStatus.ACTIVE)
     included: Mapped[Micros] = mapped_column(default=0)

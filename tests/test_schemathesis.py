@@ -76,6 +76,8 @@ class World:
             case.body = self._body(case.body, _fields(case))
         if any(parameter.name == "account" for parameter in case.operation.query):
             case.query = {**(case.query or {}), "account": "acme"}
+        if case.operation.label.endswith("/summary"):  # random ranges have too many buckets
+            case.query = {name: told for name, told in (case.query or {}).items() if name not in ("from", "to")}
 
     def _body(self, body: dict[str, Any], fields: Any) -> dict[str, Any]:
         """Random times are too old or too late, and random operations have no rate: both were tried enough."""

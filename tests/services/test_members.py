@@ -372,9 +372,9 @@ class TestCreditsOfPeople:
         recruit(app, owner, "nina", Role.MEMBER)
         nina = user(app, "nina@example.com")
         made = at_once(*[attempt(app, accounts.open_account, nina, f"Number {number}") for number in range(4)])
-        balances = [do(app, balances.balance, account.id) for account in made]
-        assert sorted(balance["allowance"]["included"] for balance in balances) == [0, 0, 0, 30]
-        assert sorted(balance["granted"]["total"] for balance in balances) == [0, 0, 0, 100]
+        found = [do(app, balances.balance, account.id) for account in made]
+        assert sorted(balance["allowance"]["included"] for balance in found) == [0, 0, 0, 30]
+        assert sorted(balance["granted"]["total"] for balance in found) == [0, 0, 0, 100]
 
     def test_ten_accounts_an_hour(self, app: Flask, owner: Person) -> None:
         olga = user(app, "olga@example.com")

@@ -1,0 +1,261 @@
+"""The only door to Stripe: plain dicts in and out, one pinned API version, our own idempotency keys.
+
+Every call may raise `StripeUnavailable` (nobody answered, or not now), its child `StripeRefused` (the request can not
+be carried out; `code` and `param` are Stripe's) or `CardDeclined`. Never call any of this while a row is locked: an
+answer may take half a minute. Amounts of Stripe's `*_decimal` fields come as text.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import stripe
+from flask import current_app
+
+import settings
+from errors import CardDeclined, SpillwayError, StripeNotConfigured, StripeRefused, StripeUnavailable
+
+_log = logging.getLogger("spillway.stripe")
+API_VERSION = stripe.api_version
+"""What webhook endpoints must be registered with, so that events have the shapes this package reads."""
+TIMEOUT = (3.05, 15)
+"""Seconds to connect, and to wait for the answer; each of at most three tries."""
+RETRIES = 2
+TOLERANCE = 300
+"""Seconds that a webhook's timestamp may be off, either way."""
+
+Params = Mapping[str, Any]
+Object = dict[str, Any]
+
+stripe.enable_telemetry = False
+
+
+class BadEvent(SpillwayError):
+    """A webhook that is not Stripe's, or not now's, or not readable."""
+
+    status, code, title = 400, "bad_request", "The event's signature or body is not valid"
+
+
+def is_configured() -> bool:
+    return settings.current().stripe_secret_key is not None
+
+
+def is_live() -> bool:
+    """Whether the key moves real money; events of the other mode are none of ours."""
+    return (settings.current().stripe_secret_key or "").startswith(("sk_live_", "rk_live_"))
+
+
+# The catalog
+
+
+def active_prices() -> Iterator[Object]:
+    """Every active price of the Stripe account, ours or not, with its product."""
+    return _all(_v1().prices.list, {"active": True, "limit": 100, "expand": ["data.product", "data.tiers"]})
+
+
+def active_products() -> Iterator[Object]:
+    return _all(_v1().products.list, {"active": True, "limit": 100})
+
+
+def price(price_id: str) -> Object:
+    return _ask(_v1().prices.retrieve, price_id, params={"expand": ["product", "tiers"]})
+
+
+def create_product(params: Params, key: str) -> Object:
+    return _ask(_v1().products.create, params=params, key=key)
+
+
+def update_product(product_id: str, params: Params, key: str) -> Object:
+    return _ask(_v1().products.update, product_id, params=params, key=key)
+
+
+def create_price(params: Params, key: str) -> Object:
+    return _ask(_v1().prices.create, params=params, key=key)
+
+
+def update_price(price_id: str, params: Params, key: str) -> Object:
+    return _ask(_v1().prices.update, price_id, params=params, key=key)
+
+
+# Customers and their cards
+
+
+def create_customer(params: Params, key: str) -> Object:
+    return _ask(_v1().customers.create, params=params, key=key)
+
+
+def customer(customer_id: str) -> Object:
+    """Also a deleted one: then `deleted` is true and little else is there."""
+    return _ask(_v1().customers.retrieve, customer_id, params={"expand": ["invoice_settings.default_payment_method"]})
+
+
+def update_customer(customer_id: str, params: Params, key: str) -> Object:
+    return _ask(_v1().customers.update, customer_id, params=params, key=key)
+
+
+def create_setup_intent(params: Params, key: str) -> Object:
+    return _ask(_v1().setup_intents.create, params=params, key=key)
+
+
+def setup_intent(intent_id: str) -> Object:
+    return _ask(_v1().setup_intents.retrieve, intent_id, params={"expand": ["payment_method"]})
+
+
+def create_portal_session(params: Params, key: str) -> Object:
+    return _ask(_v1().billing_portal.sessions.create, params=params, key=key)
+
+
+# Buying
+
+
+def create_session(params: Params, key: str) -> Object:
+    return _ask(_v1().checkout.sessions.create, params=params, key=key)
+
+
+def session(session_id: str) -> Object:
+    """A Checkout Session with what was bought (`line_items`, up to a hundred) and its payment intent's id."""
+    return _ask(_v1().checkout.sessions.retrieve, session_id, params={"expand": ["line_items.data.price.product"]})
+
+
+def sessions(params: Params) -> Iterator[Object]:
+    return _all(_v1().checkout.sessions.list, params)
+
+
+def subscription(subscription_id: str) -> Object:
+    """With its items' prices and their products."""
+    return _ask(_v1().subscriptions.retrieve, subscription_id, params={"expand": ["items.data.price.product"]})
+
+
+def subscriptions(params: Params) -> Iterator[Object]:
+    return _all(_v1().subscriptions.list, params)
+
+
+def update_subscription(subscription_id: str, params: Params, key: str) -> Object:
+    return _ask(_v1().subscriptions.update, subscription_id, params=params, key=key)
+
+
+def cancel_subscription(subscription_id: str, params: Params, key: str) -> Object:
+    """At once. Stripe's DELETE knows no idempotency keys; a second one is refused with `resource_missing`."""
+    return _ask(_v1().subscriptions.cancel, subscription_id, params=params)
+
+
+def invoice(invoice_id: str) -> Object:
+    return _ask(_v1().invoices.retrieve, invoice_id, params={"expand": ["payments"]})
+
+
+def invoices(params: Params) -> Iterator[Object]:
+    return _all(_v1().invoices.list, params)
+
+
+# Events
+
+
+def event(payload: bytes, signature: str | None) -> Object:
+    """The event of a webhook, its signature, age and text checked. Raises BadEvent; NotFound is the caller's."""
+    secret = settings.current().stripe_webhook_secret
+    if not secret or not signature:
+        raise BadEvent()
+    try:
+        text = payload.decode()
+        stripe.WebhookSignature.verify_header(text, signature, secret, TOLERANCE)
+        _refuse_future(signature)
+        found = json.loads(text)
+    except (stripe.SignatureVerificationError, ValueError):  # ValueError: not UTF-8, or not JSON
+        raise BadEvent() from None
+    if not isinstance(found, dict):
+        raise BadEvent()
+    return found
+
+
+def _refuse_future(signature: str) -> None:
+    """The package checks only that a timestamp is not too old."""
+    stamps = [part[2:] for part in signature.split(",") if part.startswith("t=")]
+    if not stamps or int(stamps[0]) > time.time() + TOLERANCE:
+        raise ValueError("a timestamp from the future")
+
+
+def retrieve_event(event_id: str) -> Object:
+    return _ask(_v1().events.retrieve, event_id)
+
+
+def events(params: Params) -> Iterator[Object]:
+    return _all(_v1().events.list, params)
+
+
+# How calls are made
+
+
+def _v1() -> Any:
+    """The API of this app's client; one per process. Raises StripeNotConfigured."""
+    known: dict[str, Any] = current_app.extensions
+    if "stripe" not in known:
+        known["stripe"] = _client()
+    return known["stripe"].v1
+
+
+def _client() -> stripe.StripeClient:
+    env = settings.current()
+    if env.stripe_secret_key is None:
+        raise StripeNotConfigured()
+    base: Any = {"api": env.stripe_api_base, "meter_events": env.stripe_api_base} if env.stripe_api_base else None
+    return stripe.StripeClient(
+        env.stripe_secret_key,
+        stripe_version=API_VERSION,
+        base_addresses=base,
+        max_network_retries=RETRIES,
+        http_client=stripe.RequestsClient(timeout=TIMEOUT),
+    )
+
+
+def _ask(method: Callable[..., Any], *ids: str, params: Params | None = None, key: str | None = None) -> Object:
+    """One call. `key` makes it safe to repeat: derive it from what the business does, not from the try."""
+    params = params or {}
+    _refuse_none(params)
+    try:
+        answer = method(*ids, params=params, options={"idempotency_key": key} if key else {})
+    except stripe.StripeError as error:
+        raise _translated(error) from error
+    return _plain(answer)
+
+
+def _all(method: Callable[..., Any], params: Params) -> Iterator[Object]:
+    """Every object of a listing, page by page."""
+    _refuse_none(params)
+    try:
+        for found in method(params=params).auto_paging_iter():
+            yield _plain(found)
+    except stripe.StripeError as error:
+        raise _translated(error) from error
+
+
+def _plain(answer: Any) -> Object:
+    if not isinstance(answer, stripe.StripeObject):  # HTTP 200 with another body than an object
+        raise StripeUnavailable()
+    plain: Object = answer.to_dict(for_json=True)
+    return plain
+
+
+def _refuse_none(params: Any) -> None:
+    """The package drops a None in silence; as a filter that would widen the answer to the whole Stripe account."""
+    values = params.values() if isinstance(params, Mapping) else params if isinstance(params, list | tuple) else ()
+    for value in values:
+        if value is None:
+            raise TypeError("None among the parameters of a call to Stripe")
+        _refuse_none(value)
+
+
+def _translated(error: stripe.StripeError) -> SpillwayError:
+    """Ours for theirs. Their message may name a card or an e-mail: it is not logged, their request id is."""
+    told = {"kind": type(error).__name__, "status": error.http_status, "request": error.request_id}
+    if isinstance(error, stripe.CardError):
+        return CardDeclined(error.user_message, decline_code=error.code)
+    if isinstance(error, stripe.InvalidRequestError | stripe.IdempotencyError):
+        param = getattr(error, "param", None)
+        _log.error("stripe refused a request: %s %s %s", told, error.code, param)
+        return StripeRefused(code=error.code, param=param)
+    _log.warning("stripe can not be used: %s", told)
+    return StripeUnavailable()
