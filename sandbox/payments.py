@@ -64,6 +64,7 @@ def authenticate(world: World, intent: Obj, agreed: bool) -> str:
     method = world.get("payment_method", intent["payment_method"])
     intent["next_action"] = None
     if agreed:
+        method["_authenticated"] = True
         return attempt(world, intent, method)
     card = Card("", "", code="payment_intent_authentication_failure", decline_code=None, message=AUTHENTICATION_FAILED)
     return _fail(world, intent, method, card)

@@ -150,3 +150,10 @@ def searches(path: str, params: str, kind: str) -> None:
 def only(params: Tree, names: Iterable[str]) -> Tree:
     """The given ones of these parameters; an empty string unsets."""
     return {name: None if params[name] == "" else params[name] for name in names if name in params}
+
+
+def refuse(params: Tree, names: Iterable[str]) -> None:
+    """Better an error than an answer that silently leaves out what was asked for."""
+    for name in names:
+        if params.get(name):
+            raise invalid(f"The sandbox does not imitate `{name}`.", name)

@@ -1,5 +1,6 @@
 """Saving a payment method: the part of setup intents that Checkout, portal and the API share."""
 
+from collections.abc import Callable
 from typing import Any
 
 from sandbox.errors import declined
@@ -8,6 +9,10 @@ from sandbox.methods import attach, card_of
 from sandbox.shapes import Obj
 from sandbox.views import render
 from sandbox.world import World
+
+
+# Called with the intent when a payment method was saved: Checkout lives on that.
+FOLLOWERS: list[Callable[[World, Obj], None]] = []
 
 
 def create(world: World, customer: str | None, **values: Any) -> Obj:
@@ -53,6 +58,8 @@ def _succeed(world: World, intent: Obj, method: Obj) -> str:
     if intent["customer"]:
         attach(world, method, world.get("customer", intent["customer"]))
     emit(world, "setup_intent.succeeded", intent)
+    for follower in FOLLOWERS:
+        follower(world, intent)
     return "succeeded"
 
 

@@ -72,12 +72,20 @@ class Books:
 def locked(account_ids: Collection[str], wanted: Wanted | None = None) -> Iterator[Books]:
     """Lock the accounts, bring them up to date, and commit what is done to their books."""
     terms = catalog.current()  # before the lock: it may ask the database
-    with database.connection() as conn:
-        books = read(conn, account_ids, wanted or Wanted(), terms, lock=True)
-        for book in books.by_id.values():
-            plans.bring_up_to_date(conn, book)
+    with database.connection() as conn, within(conn, account_ids, terms, wanted) as books:
         yield books
-        _write(conn, books)
+
+
+@contextmanager
+def within(
+    conn: Connection, account_ids: Collection[str], terms: catalog.Catalog, wanted: Wanted | None = None
+) -> Iterator[Books]:
+    """`locked` in a transaction of the caller's, who writes more than credits in it and commits."""
+    books = read(conn, account_ids, wanted or Wanted(), terms, lock=True)
+    for book in books.by_id.values():
+        plans.bring_up_to_date(conn, book)
+    yield books
+    _write(conn, books)
 
 
 def read(

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
-from sandbox import payments
+from sandbox import checkout, payments
 from sandbox.billing import invoices
 from sandbox.billing import subscriptions as life
 from sandbox.events import emit
@@ -30,7 +30,7 @@ def moments(world: World) -> Iterator[Due]:
             yield intent["_settles_at"], SETTLE, payments.settle, intent
     for session in world.all("checkout.session"):
         if session["status"] == "open":
-            yield session["expires_at"], OTHER, expire_session, session
+            yield session["expires_at"], OTHER, checkout.expire, session
 
 
 def _of_subscription(world: World, subscription: Obj) -> Iterator[Due]:
@@ -69,11 +69,6 @@ def _resume_collection(world: World, subscription: Obj) -> None:
 def _announce_trial_end(world: World, subscription: Obj) -> None:
     subscription["_noticed"] = True
     emit(world, "customer.subscription.trial_will_end", subscription)
-
-
-def expire_session(world: World, session: Obj) -> None:
-    session.update(status="expired", url=None)
-    emit(world, "checkout.session.expired", session)
 
 
 def step(world: World, until: int) -> bool:

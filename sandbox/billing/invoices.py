@@ -131,6 +131,13 @@ def finalize(world: World, invoice: Obj) -> None:
         paid(world, invoice)
 
 
+def settle_with(world: World, invoice: Obj, intent: Obj) -> None:
+    """Finalize an invoice of something already paid for."""
+    invoice["_intent"] = intent["id"]
+    finalize(world, invoice)
+    follow_payment(world, intent)
+
+
 def _apply_balance(world: World, invoice: Obj, customer: Obj) -> None:
     """A credit on the customer pays first; an invoice below zero becomes such a credit."""
     balance = customer["balance"]
@@ -142,7 +149,7 @@ def _apply_balance(world: World, invoice: Obj, customer: Obj) -> None:
 
 
 def _expect_payment(world: World, invoice: Obj) -> None:
-    intent = payments.create(
+    intent = world.find("payment_intent", invoice.get("_intent")) or payments.create(
         world,
         invoice["amount_due"],
         invoice["currency"],
