@@ -46,6 +46,17 @@ def make_price(world: World, params: Tree) -> Obj:
     return price
 
 
+def make_inline(world: World, params: Tree) -> Obj:
+    """From the `price_data` of a sale: for that one only, so it is not on offer."""
+    price = make_price(world, params)
+    price.update(active=False, _inline=True)
+    return price
+
+
+def is_sold(price: Obj) -> bool:
+    return bool(price["active"] or price.get("_inline"))
+
+
 def _product(world: World, params: Tree) -> str:
     if "product_data" in params:
         product = make_product(world, params["product_data"])

@@ -112,10 +112,16 @@ class Courier:
                 self.thread.start()
             self.changed.notify_all()
 
-    def release(self, states: tuple[str, ...] = ("held", "failed"), duplicate: bool = False) -> int:
+    def summaries(self) -> list[dict[str, Any]]:
+        with self.changed:
+            return [parcel.summary() for parcel in self.parcels]
+
+    def release(
+        self, states: tuple[str, ...] = ("held", "failed"), duplicate: bool = False, ids: list[int] | None = None
+    ) -> int:
         """Send what is held, or waits for its next attempt, now; also lost or delivered ones when asked for."""
         with self.changed:
-            chosen = [parcel for parcel in self.parcels if parcel.state in states]
+            chosen = [one for one in self.parcels if one.state in states and (ids is None or one.number in ids)]
             for parcel in chosen:
                 parcel.state, parcel.due = "pending", 0.0
                 if duplicate:
@@ -124,11 +130,12 @@ class Courier:
             self.changed.notify_all()
             return len(chosen)
 
-    def drain(self, seconds: float = 30.0) -> bool:
-        """Wait until every parcel that is due had its attempt; False when that took too long."""
+    def drain(self, seconds: float = 30.0, retries: bool = False) -> bool:
+        """Wait until every parcel had its attempt (`retries`: was taken or given up); False when that took too long."""
         deadline = time.monotonic() + seconds
+        open_ones = ("pending", "sending", "failed") if retries else ("pending", "sending")
         with self.changed:
-            while any(parcel.state in ("pending", "sending") for parcel in self.parcels):
+            while any(parcel.state in open_ones for parcel in self.parcels):
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return False

@@ -119,6 +119,17 @@ def attached(world: World, method_id: str, customer_id: str, param: str) -> Obj:
     return method
 
 
+def make_default(world: World, method: Obj, customer: Obj) -> None:
+    """What the portal does with a new card: customer and running subscriptions pay with it from now on."""
+    customer["invoice_settings"]["default_payment_method"] = method["id"]
+    emit(world, "customer.updated", customer)
+    for subscription in world.all("subscription"):
+        ended = subscription["status"] in ("canceled", "incomplete_expired")
+        if subscription["customer"] == customer["id"] and not ended:
+            subscription["default_payment_method"] = method["id"]
+            emit(world, "customer.subscription.updated", subscription)
+
+
 def paying(world: World, customer: Obj, *candidates: str | None) -> Obj | None:
     """The first that is still there: of the invoice, of the subscription, then the customer's default."""
     for candidate in (*candidates, customer["invoice_settings"]["default_payment_method"]):

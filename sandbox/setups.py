@@ -10,7 +10,6 @@ from sandbox.shapes import Obj
 from sandbox.views import render
 from sandbox.world import World
 
-
 # Called with the intent when a payment method was saved: Checkout lives on that.
 FOLLOWERS: list[Callable[[World, Obj], None]] = []
 

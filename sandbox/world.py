@@ -37,11 +37,14 @@ class World:
         self.lock = threading.RLock()
         self.clock, self.address, self.seed = clock, address, seed
         self.courier = Courier()
+        self.stepping = threading.Lock()  # one mover of the clock at a time
+        self.endpoints: list[tuple[str, str]] = []  # (url, secret) that were there from the start
+        self.counts: Counter[str] = Counter()
         self.reset()
 
     def reset(self) -> None:
+        """Forget everything but the time. Ids go on: whoever remembers old ones will not mistake new ones for them."""
         self.objects: dict[str, dict[str, Obj]] = {kind: {} for kind in shapes.PREFIXES}
-        self.counts: Counter[str] = Counter()
         self.settings = Settings()
         self.idempotent: dict[str, Any] = {}
         self.faults: list[Obj] = []
@@ -49,6 +52,8 @@ class World:
         self.seen: dict[str, Obj] = {}  # what the last event told of each object
         self.silent = False
         self.courier.reset()
+        for url, secret in self.endpoints:
+            self.add("webhook_endpoint", url=url, secret=secret, enabled_events=["*"], status="enabled")
 
     def now(self) -> int:
         return self.clock.now()

@@ -1,10 +1,9 @@
 """What the clock brings: every moment at which something is due, and moving on from one to the next."""
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 
-from sandbox import checkout, payments
-from sandbox.billing import invoices
+from sandbox import checkout, clock, payments
+from sandbox.billing import invoices, pending
 from sandbox.billing import subscriptions as life
 from sandbox.events import emit
 from sandbox.shapes import Obj
@@ -48,6 +47,8 @@ def _of_subscription(world: World, subscription: Obj) -> Iterator[Due]:
     if status == "trialing" and not subscription.get("_noticed"):
         notice = max(subscription["trial_start"], subscription["trial_end"] - TRIAL_NOTICE)
         yield notice, OTHER, _announce_trial_end, subscription
+    if subscription["pending_update"]:
+        yield subscription["pending_update"]["expires_at"], OTHER, pending.expire, subscription
     if status != "paused":
         yield life.period_of(world, subscription)[1], SUBSCRIPTION, life.renew, subscription
 
@@ -71,40 +72,54 @@ def _announce_trial_end(world: World, subscription: Obj) -> None:
     emit(world, "customer.subscription.trial_will_end", subscription)
 
 
-def step(world: World, until: int) -> bool:
-    """Do what is due next, at its own time. False when nothing is due until then."""
+def step(world: World, until: int) -> Obj | None:
+    """Do what is due next, at its own time, and tell what it was. None when nothing is due until then."""
     due = min(moments(world), key=lambda one: one[:2], default=None)
     if due is None or due[0] > until:
-        return False
+        return None
     moment, _, act, obj = due
     if moment > world.now():
         world.clock.set(moment)
     act(world, obj)
-    return True
+    return _told(due)
 
 
-def advance(world: World, until: int, seconds: float = 60.0) -> int:
-    """Move the clock, one moment after the other; endpoints hear of each before the next comes. Steps taken."""
-    steps = 0
-    while True:
+def advance(world: World, until: int, seconds: float = 60.0) -> list[Obj]:
+    """Move the clock, one moment after the other, and tell what happened.
+
+    `seconds`: how long to wait at each moment for the endpoints to answer; 0 does not wait.
+    """
+    steps = []
+    with world.stepping:
+        while (done := _locked_step(world, until)) is not None:
+            steps.append(done)
+            if seconds:
+                world.courier.drain(seconds)
         with world.lock:
-            going = step(world, until)
-            if not going:
-                world.clock.set(max(until, world.now()))
-        world.courier.drain(seconds)
-        if not going:
-            return steps
-        steps += 1
+            world.clock.set(max(until, world.now()))
+    return steps
 
 
-def describe(world: World) -> list[dict[str, object]]:
+def _locked_step(world: World, until: int) -> Obj | None:
+    with world.lock:
+        return step(world, until)
+
+
+def catch_up(world: World) -> None:
+    """Do what came due while time went by on its own."""
+    if world.stepping.acquire(blocking=False):
+        try:
+            while _locked_step(world, world.now()) is not None:
+                pass
+        finally:
+            world.stepping.release()
+
+
+def _told(due: Due) -> Obj:
+    moment, _, act, obj = due
+    return {"at": clock.iso(moment), "what": act.__name__.strip("_"), "object": obj["id"]}
+
+
+def describe(world: World) -> list[Obj]:
     """What is planned, soonest first."""
-    planned = sorted(moments(world), key=lambda one: one[:2])
-    return [
-        {
-            "at": datetime.fromtimestamp(moment, UTC).isoformat(),
-            "what": act.__name__.strip("_"),
-            "object": obj["id"],
-        }
-        for moment, _, act, obj in planned
-    ]
+    return [_told(due) for due in sorted(moments(world), key=lambda one: one[:2])]

@@ -1,8 +1,9 @@
 """Changing a running subscription: other items, prorations, another cycle, cancelling and taking that back."""
 
 from sandbox import money
-from sandbox.billing import invoices, lines
+from sandbox.billing import lines
 from sandbox.billing import subscriptions as life
+from sandbox.catalog import make_inline
 from sandbox.errors import invalid
 from sandbox.events import emit
 from sandbox.params import Tree
@@ -34,14 +35,13 @@ def change_items(world: World, subscription: Obj, wanted: list[Tree], params: Tr
     if reset:
         restart_cycle(world, subscription)
     if reset or behavior == "always_invoice":
-        life.invoice_now(world, subscription, whole_period=reset)
+        collect = params.get("payment_behavior") != "default_incomplete"
+        life.invoice_now(world, subscription, whole_period=reset, collect=collect)
 
 
 def _apply(world: World, subscription: Obj, wanted: Tree, param: str) -> None:
     if "id" not in wanted:
-        if "price" not in wanted:
-            raise invalid("You must pass a price.", f"{param}[price]", "parameter_missing")
-        price = world.ref("price", wanted["price"], f"{param}[price]")
+        price = price_of(world, wanted, param)
         life.add_item(world, subscription, price, wanted.get("quantity", 1), wanted.get("metadata") or {})
         return
     item = world.ref("subscription_item", wanted["id"], f"{param}[id]")
@@ -50,12 +50,21 @@ def _apply(world: World, subscription: Obj, wanted: Tree, param: str) -> None:
     if wanted.get("deleted"):
         world.delete(item)
         return
-    if "price" in wanted:
-        item["_price"] = world.ref("price", wanted["price"], f"{param}[price]")["id"]
+    if "price" in wanted or "price_data" in wanted:
+        item["_price"] = price_of(world, wanted, param)["id"]
     if "quantity" in wanted:
         item["quantity"] = wanted["quantity"]
     if "metadata" in wanted:
         item["metadata"] = merge_metadata(item["metadata"], wanted["metadata"])
+
+
+def price_of(world: World, wanted: Tree, param: str) -> Obj:
+    """The price an item names, or a new one from its `price_data`."""
+    if "price_data" in wanted:
+        return make_inline(world, wanted["price_data"])
+    if "price" not in wanted:
+        raise invalid("You must pass a price.", f"{param}[price]", "parameter_missing")
+    return world.ref("price", wanted["price"], f"{param}[price]")
 
 
 def _fill_periods(before: dict[str, Obj], items: list[Obj]) -> None:
@@ -149,6 +158,17 @@ def set_cancellation(world: World, subscription: Obj, params: Tree) -> None:
     subscription["cancellation_details"]["reason"] = "cancellation_requested" if planned else None
 
 
+def set_pause(world: World, subscription: Obj, wanted: Tree | str) -> None:
+    """`pause_collection`: the status stays as it is, invoices are kept as drafts, voided or written off."""
+    if not isinstance(wanted, dict):
+        subscription["pause_collection"] = None
+        return
+    resumes_at = wanted.get("resumes_at")
+    if resumes_at is not None and resumes_at <= world.now():
+        raise invalid("resumes_at must be in the future.", "pause_collection[resumes_at]")
+    subscription["pause_collection"] = {"behavior": wanted["behavior"], "resumes_at": resumes_at}
+
+
 def cancel(world: World, subscription: Obj, params: Tree) -> None:
     """At once, with a credit for the rest and a last invoice when asked for."""
     subscription["cancellation_details"].update(params.get("cancellation_details", {}))
@@ -169,7 +189,3 @@ def resume(world: World, subscription: Obj) -> None:
     life.invoice_now(world, subscription, whole_period=True, reason="subscription_cycle")
     emit(world, "customer.subscription.resumed", subscription)
     emit(world, "customer.subscription.updated", subscription)
-
-
-def pending(world: World, subscription: Obj) -> list[Obj]:
-    return invoices.pending_items(world, subscription["customer"], subscription["id"], subscription["currency"])

@@ -121,7 +121,7 @@ def finalize(world: World, invoice: Obj) -> None:
     invoice["status_transitions"]["finalized_at"] = world.now()
     page = f"{world.address}/i/{invoice['id']}"
     invoice.update(hosted_invoice_url=page, invoice_pdf=f"{page}/pdf")
-    _apply_balance(world, invoice, customer)
+    apply_balance(world, invoice, customer)
     if invoice["amount_due"]:
         _expect_payment(world, invoice)
     emit(world, "invoice.finalized", invoice)
@@ -138,7 +138,7 @@ def settle_with(world: World, invoice: Obj, intent: Obj) -> None:
     follow_payment(world, intent)
 
 
-def _apply_balance(world: World, invoice: Obj, customer: Obj) -> None:
+def apply_balance(world: World, invoice: Obj, customer: Obj) -> None:
     """A credit on the customer pays first; an invoice below zero becomes such a credit."""
     balance = customer["balance"]
     due = max(0, invoice["total"] + balance) if balance < 0 or invoice["total"] < 0 else invoice["total"]

@@ -6,6 +6,7 @@ from typing import Any
 
 from sandbox import clock, money, setups
 from sandbox.billing import invoices, lines
+from sandbox.catalog import is_sold
 from sandbox.errors import ApiError, invalid
 from sandbox.events import emit
 from sandbox.shapes import Obj
@@ -13,6 +14,11 @@ from sandbox.world import World
 
 DAY = 86400
 INCOMPLETE_SECONDS = 23 * 3600
+PAYMENT_SETTINGS: Obj = {
+    "payment_method_options": None,
+    "payment_method_types": None,
+    "save_default_payment_method": "off",
+}
 FINAL = ("canceled", "incomplete_expired")
 
 
@@ -65,7 +71,7 @@ def boundary_after(anchor: int, interval: tuple[str, int], moment: int) -> int:
 def check_prices(prices: list[Obj], param: str) -> None:
     if any(price["type"] != "recurring" for price in prices):
         raise invalid("The price specified is set to `type=one_time` but this field only accepts recurring.", param)
-    if any(not price["active"] for price in prices):
+    if not all(is_sold(price) for price in prices):
         raise invalid("The price specified is inactive. This field only accepts active prices.", param)
     if len({price["currency"] for price in prices}) != 1:
         raise invalid("All prices on a subscription must have the same currency.", param)
@@ -134,11 +140,7 @@ def _make(world: World, order: Order, anchor: int, status: str) -> Obj:
         "default_tax_rates": [],
         "discounts": [],
         "invoice_settings": {"account_tax_ids": None, "issuer": {"type": "self"}},
-        "payment_settings": {
-            "payment_method_options": None,
-            "payment_method_types": None,
-            "save_default_payment_method": "off",
-        },
+        "payment_settings": dict(PAYMENT_SETTINGS),
         "start_date": now,
         "status": status,
         "trial_settings": {"end_behavior": {"missing_payment_method": "create_invoice"}},
@@ -228,7 +230,9 @@ def _invoice(world: World, subscription: Obj, reason: str, window: lines.Period)
     return invoice
 
 
-def invoice_now(world: World, subscription: Obj, whole_period: bool, reason: str = "subscription_update") -> Obj | None:
+def invoice_now(
+    world: World, subscription: Obj, whole_period: bool, reason: str = "subscription_update", collect: bool = True
+) -> Obj | None:
     """An invoice at once: of what is pending, and of the period that begins now when `whole_period`."""
     pending = invoices.pending_items(world, subscription["customer"], subscription["id"], subscription["currency"])
     own = [item for item in pending if item["_subscription"] == subscription["id"]]
@@ -241,7 +245,10 @@ def invoice_now(world: World, subscription: Obj, whole_period: bool, reason: str
     invoices.announce(world, invoice, wait=False)
     invoices.finalize(world, invoice)
     if invoice["status"] == "open" and subscription["collection_method"] == "charge_automatically":
-        invoices.collect(world, invoice)
+        if collect:
+            invoices.collect(world, invoice)
+        else:
+            set_status(world, subscription, "past_due")
     return invoice
 
 

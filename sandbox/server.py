@@ -1,0 +1,86 @@
+"""Serving the sandbox: on a port of its own, in a thread, with as many requests at once as come."""
+
+import secrets
+import threading
+from pathlib import Path
+
+from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
+
+from sandbox import wsgi
+from sandbox.billing import agenda
+from sandbox.clock import Clock
+from sandbox.control import Sandbox
+from sandbox.world import World
+
+TICK_SECONDS = 1.0
+
+
+class Quiet(WSGIRequestHandler):
+    """Says nothing about requests."""
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        pass
+
+
+class Running:
+    """A sandbox that is served. `url` is what the `stripe` package takes as its address; `control` steers it."""
+
+    def __init__(self, world: World, server: BaseWSGIServer, ticking: bool) -> None:
+        self.world, self.url = world, world.address
+        self.control = Sandbox(self.url)
+        self._server, self._stopped = server, threading.Event()
+        self._threads = [threading.Thread(target=server.serve_forever, args=(0.05,), name="sandbox", daemon=True)]
+        if ticking:
+            self._threads.append(threading.Thread(target=self._tick, name="sandbox-clock", daemon=True))
+        for thread in self._threads:
+            thread.start()
+
+    def _tick(self) -> None:
+        """What comes due while time passes, or when the other program moves the shared clock."""
+        while not self._stopped.wait(TICK_SECONDS):
+            agenda.catch_up(self.world)
+
+    def stop(self) -> None:
+        """Nothing is sent or answered after this."""
+        self._stopped.set()
+        self.world.courier.stop()
+        self._server.shutdown()
+        for thread in self._threads:
+            thread.join(10)
+        self._server.server_close()
+
+    def __enter__(self) -> "Running":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def start(
+    clock_file: Path | str | None = None,
+    webhook: str | None = None,
+    secret: str | None = None,
+    *,
+    now: int | None = None,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    address: str | None = None,
+    ticking: bool = False,
+    seed: str | None = None,
+) -> Running:
+    """Serve a new sandbox from a thread and return at once.
+
+    `clock_file`: the time is what stands in it (RFC 3339), for sharing it with another program; `now`: the time stands
+    still there (Unix seconds) until it is moved. Without either it runs with the machine's. `webhook`, `secret`: an
+    endpoint that gets every event. `port` 0 takes a free one. `address`: what browsers call it, if not by host and
+    port. `ticking`: do what comes due while time passes; without it only `control.advance` does. `seed`: two runs with
+    the same seed and calls give the same ids.
+    """
+    clock = Clock(now, Path(clock_file) if clock_file else None)
+    world = World(clock, "", seed or secrets.token_hex(8))
+    server = make_server(host, port, wsgi.create(world), threaded=True, request_handler=Quiet)
+    world.address = (address or f"http://{host}:{server.server_port}").rstrip("/")
+    if webhook:
+        world.endpoints.append((webhook, secret or "whsec_sandbox"))
+        world.reset()
+    return Running(world, server, ticking)
