@@ -19,9 +19,11 @@ from flask.testing import FlaskClient, FlaskCliRunner
 import clock
 from app import create_app
 from extensions import db
+from sandbox.server import Running
 from settings import Settings
-from tests import databases, factories
+from tests import databases, factories, stripe_world
 from tests.moments import At
+from tests.stripe_world import StripeWorld
 
 _RUN = "SPILLWAY_TEST_RUN"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -92,6 +94,13 @@ def at(clock_file: Path) -> Iterator[At]:
 
 
 @pytest.fixture
+def sandbox(clock_file: Path, at: At) -> Iterator[Running]:
+    """A stand-in for Stripe on a port of its own, under the test's clock. The test's app has its key and its address."""
+    with stripe_world.serve(clock_file) as running:
+        yield running
+
+
+@pytest.fixture
 def settings(request: pytest.FixtureRequest, tmp_path: Path, database_url: str) -> Settings:
     """The app's settings; a test changes them with `@pytest.mark.settings(grace_days=3)`."""
     return _settings(request, tmp_path, database_url)
@@ -100,6 +109,11 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path, database_url: str) 
 def _settings(request: pytest.FixtureRequest, tmp_path: Path, database_url: str) -> Settings:
     moved = "at" in request.fixturenames
     changes: dict[str, Any] = {"clock_file": request.getfixturevalue("clock_file") if moved else None}
+    if "sandbox" in request.fixturenames:
+        changes["stripe_secret_key"] = stripe_world.SECRET_KEY
+        changes["stripe_webhook_secret"] = stripe_world.WEBHOOK_SECRET
+        changes["stripe_publishable_key"] = "pk_test_of_no_value"
+        changes["stripe_api_base"] = request.getfixturevalue("sandbox").url
     for marker in reversed(list(request.node.iter_markers("settings"))):
         changes.update(marker.kwargs)
     return databases.make_settings(tmp_path / "instance", database_url, **changes)
@@ -146,6 +160,12 @@ def runner(app: Flask) -> FlaskCliRunner:
 def operator(app: Flask) -> factories.Api:
     """The API as a service token with every scope sees it."""
     return factories.Api(app, factories.service_token(app))
+
+
+@pytest.fixture
+def stripe(app: Flask, sandbox: Running) -> StripeWorld:
+    """The app with Stripe's stand-in beside it, on both databases. Nothing is on sale before `seed`."""
+    return StripeWorld(app, sandbox)
 
 
 @pytest.fixture
