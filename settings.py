@@ -62,6 +62,8 @@ class Settings:
     stripe_publishable_key: str | None = None
     stripe_product_tag: str = "spillway"
     stripe_api_base: str | None = None
+    stripe_promotion_codes: bool = False
+    stripe_automatic_tax: bool = False
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -106,6 +108,8 @@ class Settings:
             stripe_publishable_key=read("STRIPE_PUBLISHABLE_KEY", _text, None),
             stripe_product_tag=read("STRIPE_PRODUCT_TAG", _text, "spillway"),
             stripe_api_base=read("STRIPE_API_BASE", _public_url, None),
+            stripe_promotion_codes=read("STRIPE_PROMOTION_CODES", _switch, False),
+            stripe_automatic_tax=read("STRIPE_AUTOMATIC_TAX", _switch, False),
         )
         settings._check_together()
         return settings

@@ -16,6 +16,7 @@ import metrics
 from extensions import db
 from models.operation import JobRun
 from services import catalog, credits, holds, mailer, pruning
+from services.stripe import customers
 
 _log = logging.getLogger("spillway.jobs")
 _PAGE = 500
@@ -58,6 +59,7 @@ JOBS = {
         Job("renew-allowances", 60, _until_done(credits.renew_due)),
         Job("expire-lots", 60, _until_done(credits.expire_due)),
         Job("expire-holds", 60, _until_done(holds.expire_due)),
+        Job("create-customers", 60, lambda _by_hand: customers.create_missing()),
         Job("send-outbox", 15, mailer.send_due),
         Job("prune", 3600, lambda _by_hand: pruning.prune()),
     )

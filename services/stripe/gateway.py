@@ -105,6 +105,11 @@ def setup_intent(intent_id: str) -> Object:
     return _ask(_v1().setup_intents.retrieve, intent_id, params={"expand": ["payment_method"]})
 
 
+def payment_method(method_id: str) -> Object:
+    """Also a detached one: its `customer` is null then."""
+    return _ask(_v1().payment_methods.retrieve, method_id)
+
+
 def create_portal_session(params: Params, key: str) -> Object:
     return _ask(_v1().billing_portal.sessions.create, params=params, key=key)
 
@@ -119,6 +124,10 @@ def create_session(params: Params, key: str) -> Object:
 def session(session_id: str) -> Object:
     """A Checkout Session with what was bought (`line_items`, up to a hundred) and its payment intent's id."""
     return _ask(_v1().checkout.sessions.retrieve, session_id, params={"expand": ["line_items.data.price.product"]})
+
+
+def payment_intent(intent_id: str) -> Object:
+    return _ask(_v1().payment_intents.retrieve, intent_id)
 
 
 def sessions(params: Params) -> Iterator[Object]:

@@ -1,0 +1,72 @@
+"""Cards on file: collected by a SetupIntent in the customer's browser, kept by Stripe, mirrored as brand and digits."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+
+import ids
+import settings
+from errors import StripeRefused
+from extensions import db
+from models.stripe import StripeCustomer
+from services.stripe import customers, gateway
+from services.stripe.gateway import Object
+from services.stripe.sync import Apply
+
+
+def collect(account_id: str) -> dict[str, str | None]:
+    """A SetupIntent for a new card: `client_secret` and `publishable_key` (null where none is set).
+
+    The card becomes what invoices are paid with. Raises StripeNotConfigured, StripeUnavailable.
+    """
+
+    def create(customer_id: str) -> Object:
+        params = {"customer": customer_id, "usage": "off_session", "metadata": customers.tags(account_id)}
+        return gateway.create_setup_intent(params, ids.new("setup"))
+
+    intent = customers.for_customer(account_id, create)
+    return {
+        "client_secret": str(intent["client_secret"]),
+        "publishable_key": settings.current().stripe_publishable_key,
+    }
+
+
+def prepare_setup(intent_id: str) -> Apply | None:
+    """A card was saved. One that we asked for becomes the default for invoices, unless a newer one is that already."""
+    intent = gateway.setup_intent(intent_id)
+    customer_id = intent.get("customer")
+    if not isinstance(customer_id, str):
+        return None
+    method = intent.get("payment_method")
+    if intent["status"] == "succeeded" and isinstance(method, dict) and customers.is_tagged(intent.get("metadata")):
+        _make_default(customer_id, method, intent_id)
+    return customers.prepare(customer_id)
+
+
+def _make_default(customer_id: str, method: Object, intent_id: str) -> None:
+    if method.get("customer") != customer_id:
+        return  # it was taken off again meanwhile
+    found = gateway.customer(customer_id)
+    present = (found.get("invoice_settings") or {}).get("default_payment_method")
+    if found.get("deleted") or (isinstance(present, dict) and _is_newer(present, method)):
+        return
+    params = {"invoice_settings": {"default_payment_method": method["id"]}}
+    try:
+        gateway.update_customer(customer_id, params, f"default-{intent_id}")
+    except StripeRefused as refusal:
+        if refusal.stripe_code != "resource_missing":
+            raise
+
+
+def _is_newer(present: Object, method: Object) -> bool:
+    """Events come late and twice: the card of an old one must not push out the card that was chosen since."""
+    return present["id"] == method["id"] or int(present.get("created") or 0) > int(method.get("created") or 0)
+
+
+def prepare_method(method_id: str) -> Apply | None:
+    """A card was added or taken off. Once it is off, nothing at Stripe tells whose it was, but the mirror does."""
+    customer_id = gateway.payment_method(method_id).get("customer")
+    if not isinstance(customer_id, str):
+        query = select(StripeCustomer.id).where(StripeCustomer.payment_method == method_id)
+        customer_id = db.session.scalars(query).first()
+    return customers.prepare(customer_id) if customer_id else None
