@@ -24,6 +24,12 @@ def iso(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
 
 
+def day(seconds: int) -> str:
+    """For people: `21 Nov 2026`."""
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return f"{moment.day} {moment:%b %Y}"
+
+
 def after(start: int, interval: str, count: int) -> int:
     """`count` intervals after `start`; a day that the month lacks becomes its last day (Jan 31 → Feb 28 → Mar 31)."""
     step = relativedelta(**{f"{interval}s": count})  # type: ignore[arg-type]

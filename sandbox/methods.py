@@ -119,6 +119,13 @@ def attached(world: World, method_id: str, customer_id: str, param: str) -> Obj:
     return method
 
 
+def usual(world: World, customer: Obj) -> Obj | None:
+    """What the customer pays with as far as one can tell: their default, or that of a running subscription."""
+    running = [one for one in world.all("subscription") if one["customer"] == customer["id"]]
+    defaults = [one["default_payment_method"] for one in running if one["status"] != "canceled"]
+    return paying(world, customer, customer["invoice_settings"]["default_payment_method"], *defaults)
+
+
 def make_default(world: World, method: Obj, customer: Obj) -> None:
     """What the portal does with a new card: customer and running subscriptions pay with it from now on."""
     customer["invoice_settings"]["default_payment_method"] = method["id"]

@@ -3,7 +3,15 @@
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_UP, Decimal
 from typing import Any
 
+from babel.numbers import format_currency
+
 from sandbox.shapes import Obj
+
+# How many digits the minor unit has, where that is not two.
+ZERO_DECIMAL = frozenset(
+    ["bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "rwf", "ugx", "vnd", "vuv", "xaf", "xof", "xpf"]
+)
+THREE_DECIMAL = frozenset(["bhd", "jod", "kwd", "omr", "tnd"])
 
 
 def rounded(amount: Decimal) -> int:
@@ -49,3 +57,10 @@ def _tier(tier: dict[str, Any], units: Decimal) -> Decimal:
     if units <= 0 and tier["flat_amount_decimal"] is None:
         return Decimal(0)
     return Decimal(tier["unit_amount_decimal"] or 0) * units + Decimal(tier["flat_amount_decimal"] or 0)
+
+
+def shown(minor: int, currency: str) -> str:
+    """For people: `$29.00`."""
+    digits = 0 if currency in ZERO_DECIMAL else 3 if currency in THREE_DECIMAL else 2
+    pattern = "¤#,##0" + ("." + "0" * digits if digits else "")
+    return format_currency(Decimal(minor).scaleb(-digits), currency.upper(), pattern, "en_US", currency_digits=False)
