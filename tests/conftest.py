@@ -95,7 +95,7 @@ def at(clock_file: Path) -> Iterator[At]:
 
 @pytest.fixture
 def sandbox(clock_file: Path, at: At) -> Iterator[Running]:
-    """A stand-in for Stripe on a port of its own, under the test's clock. The test's app has its key and its address."""
+    """A stand-in for Stripe under the test's clock; the app of the test has its key and its address."""
     with stripe_world.serve(clock_file) as running:
         yield running
 
