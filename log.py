@@ -27,6 +27,7 @@ _ADDRESS = re.compile(r"[^\s@'\"<>(),;:=\[\]{}\\]+@[^\s@'\"<>(),;:=\[\]{}\\]+")
 _MAILS = "spillway.mail"
 """The one logger that may name people: where no mail server is set, its lines are the mails."""
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 _PROBES = ("/healthz", "/readyz", "/metrics")
 
 
@@ -120,7 +121,7 @@ def _write(entry: dict[str, Any]) -> None:
     Nothing in it may need to be cut.
     """
     if logging.root.isEnabledFor(logging.INFO):
-        line = json.dumps(entry, ensure_ascii=False) + "\n"
+        line = _ENCODER.encode(entry) + "\n"
         for handler in logging.root.handlers:
             if isinstance(handler, _Handler):
                 handler.stream.write(line)

@@ -29,6 +29,8 @@ _LOCKS = " FOR UPDATE"
 _POSTGRESQL_JSON = "(SELECT json_agg(json_build_array({columns})) FROM ({rows}) q)::text"
 _SQLITE_JSON = "(SELECT json_group_array(json_array({columns})) FROM ({rows}))"
 _MOST_ROWS = 64
+_JSON = json.JSONDecoder(parse_float=Decimal)
+"""Made once: making it costs as much as reading a short text with it."""
 
 
 @dataclass(slots=True)
@@ -176,7 +178,7 @@ def _unpacked(group: Sequence[Statement], cursor: Any) -> list[list[Any]]:
     if len(group) == 1:
         return [[group[0].reads(row) for row in cursor.fetchall()]]
     return [
-        [statement.reads_json(row) for row in json.loads(text, parse_float=Decimal)]  # type: ignore[misc]
+        [statement.reads_json(row) for row in _JSON.decode(text)]  # type: ignore[misc]
         if text is not None
         else []
         for statement, text in zip(group, cursor.fetchone(), strict=True)

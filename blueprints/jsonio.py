@@ -24,13 +24,7 @@ def parse(raw: bytes, unchecked: str | None = None) -> Any:
     such text: its parts are for the caller to judge with `check_text`.
     """
     try:
-        value = json.loads(
-            raw.decode("utf-8"),
-            parse_float=Decimal,
-            parse_int=_integer,
-            parse_constant=_refuse_constant,
-            object_pairs_hook=_unique,
-        )
+        value = _DECODER.decode(raw.decode("utf-8"))
     except MalformedJson:
         raise
     except UnicodeDecodeError:
@@ -90,9 +84,16 @@ def _default(value: Any) -> Any:
     raise TypeError(f"not JSON: {type(value).__name__}")
 
 
+# Made once for all requests.
+_DECODER = json.JSONDecoder(
+    parse_float=Decimal, parse_int=_integer, parse_constant=_refuse_constant, object_pairs_hook=_unique
+)
+_ENCODER = simplejson.JSONEncoder(use_decimal=True, default=_default, ensure_ascii=False, separators=(",", ":"))
+
+
 def dumps(value: Any) -> str:
     """Decimals as exact numbers, datetimes as RFC 3339 in UTC."""
-    return simplejson.dumps(value, use_decimal=True, default=_default, ensure_ascii=False, separators=(",", ":"))
+    return str(_ENCODER.encode(value))
 
 
 class DecimalProvider(JSONProvider):
