@@ -78,8 +78,10 @@ class SubscriptionStatus(enum.StrEnum):
 class Subscription(Base):
     """The terms an account is on, with the allowance as it was when they began (grandfathering).
 
-    Local plans follow a monthly anchor; `included` is micro-credits per period. A subscription of Stripe's (`source`
-    stripe) has one row for ever, however often it comes in force and ends: `stripe_id` names it in the mirror.
+    Local plans follow a monthly anchor; `included` is micro-credits per period. The free plan has one row per account
+    and a subscription of Stripe's (`source` stripe) one row for ever, however often they come in force and end, so that
+    no period's allowance comes twice. `stripe_id` names it in the mirror; `covered_until` is the end of the period that
+    Stripe has shown: what lies beyond is not known to be paid.
     """
 
     __tablename__ = "subscriptions"
@@ -89,8 +91,11 @@ class Subscription(Base):
         CheckConstraint("status IN ('active','ended')", name="status"),
         CheckConstraint("source IN ('local','stripe')", name="source"),
         CheckConstraint("(source = 'stripe') = (stripe_id IS NOT NULL)", name="stripe_id"),
+        CheckConstraint("(source = 'stripe') = (covered_until IS NOT NULL)", name="covered_until"),
         UniqueConstraint("stripe_id"),
         partial_index("uq_subscriptions_active", "account_id", where="status = 'active'", unique=True),
+        partial_index("ix_subscriptions_covered_until", "covered_until", where="status = 'active'"),
+        Index("ix_subscriptions_account_id", "account_id"),
     )
 
     id: Mapped[Id] = mapped_column(primary_key=True)
@@ -103,6 +108,7 @@ class Subscription(Base):
     rollover_max: Mapped[Micros | None]
     anchor: Mapped[datetime] = mapped_column(UtcDateTime)
     ends_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    covered_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, Integer, String, Text
+from sqlalchemy import CheckConstraint, Integer, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base
@@ -14,7 +14,8 @@ from models.types import UtcDateTime
 class CatalogVersion(Base):
     """One catalog as its source told it. The newest is in force; usage records name the one that priced them.
 
-    `content` is JSON: `{"product": {metadata}, "prices": [price objects]}`. `digest` is SHA-256 of that text.
+    `content` is JSON: `{"product": {metadata}, "prices": [price objects]}`, or from Stripe `{"products": [[id,
+    metadata], …], "prices": …}`. `digest` is SHA-256 of that text.
     """
 
     __tablename__ = "catalog_versions"
@@ -27,7 +28,10 @@ class CatalogVersion(Base):
 
 
 class CatalogState(Base):
-    """One row, the lock of every sync: when the source was last read well, and what is wrong since when."""
+    """One row, the lock of every sync: when the source was last read well, and what is wrong since when.
+
+    `listings` counts the listings of Stripe's objects that were begun; `kept_listing` is the one in force.
+    """
 
     __tablename__ = "catalog_state"
     __table_args__ = (
@@ -39,3 +43,5 @@ class CatalogState(Base):
     synced_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     error: Mapped[str | None] = mapped_column(Text)
     error_since: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    listings: Mapped[int] = mapped_column(Integer, default=0, server_default=text("0"))
+    kept_listing: Mapped[int] = mapped_column(Integer, default=0, server_default=text("0"))

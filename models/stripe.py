@@ -60,7 +60,8 @@ class StripeSubscription(Base):
     """A subscription as Stripe last showed it, with the terms that came with its price when it was subscribed to.
 
     `tier`, `included` (per month), `rollover_max` and `requests_per_minute` are kept from the day the price was taken:
-    later edits of its metadata change nothing for this subscriber. `period_start`/`period_end` are the item's.
+    later edits of its metadata change nothing for this subscriber. `period_start`/`period_end` are the item's; `anchor`
+    is the moment whose day of the month all its periods keep.
     """
 
     __tablename__ = "stripe_subscriptions"
@@ -88,6 +89,7 @@ class StripeSubscription(Base):
     currency: Mapped[str] = mapped_column(String(3))
     unit_amount: Mapped[str | None] = mapped_column(String(40))
     quantity: Mapped[int | None] = mapped_column(BigInteger)
+    anchor: Mapped[datetime] = mapped_column(UtcDateTime)
     period_start: Mapped[datetime] = mapped_column(UtcDateTime)
     period_end: Mapped[datetime] = mapped_column(UtcDateTime)
     trial_end: Mapped[datetime | None] = mapped_column(UtcDateTime)
@@ -209,3 +211,31 @@ class WebhookEvent(Base):
     received_at: Mapped[datetime] = mapped_column(UtcDateTime)
     next_attempt_at: Mapped[datetime] = mapped_column(UtcDateTime)
     processed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class Reversal(Base):
+    """What was taken back of one lot because money went back: by refunds, by disputes, or by both.
+
+    `paid`, `refunded` and `disputed` are Stripe's totals of the lot's payment. `taken` are the credits taken back for
+    them; `debt` is the part of those that the lot no longer had and that the account owes until a purchase pays it.
+    """
+
+    __tablename__ = "reversals"
+    __table_args__ = (
+        CheckConstraint("paid > 0", name="paid"),
+        CheckConstraint("refunded >= 0 AND disputed >= 0", name="amounts"),
+        CheckConstraint("taken >= 0", name="taken"),
+        CheckConstraint("debt >= 0 AND debt <= taken", name="debt"),
+        partial_index("ix_reversals_owed", "account_id", where="debt > 0"),
+    )
+
+    lot_id: Mapped[Id] = mapped_column(ForeignKey("lots.id"), primary_key=True)
+    account_id: Mapped[Id] = mapped_column(ForeignKey("accounts.id"))
+    payment_intent: Mapped[str] = mapped_column(StripeId)
+    paid: Mapped[int] = mapped_column(BigInteger)
+    refunded: Mapped[int] = mapped_column(BigInteger, default=0)
+    disputed: Mapped[int] = mapped_column(BigInteger, default=0)
+    taken: Mapped[Micros] = mapped_column(default=0)
+    debt: Mapped[Micros] = mapped_column(default=0)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    synced_at: Mapped[datetime] = mapped_column(UtcDateTime)

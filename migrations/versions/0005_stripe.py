@@ -148,6 +148,7 @@ def upgrade() -> None:
         sa.Column("currency", sa.String(length=3), nullable=False),
         sa.Column("unit_amount", sa.String(length=40), nullable=True),
         sa.Column("quantity", sa.BigInteger(), nullable=True),
+        sa.Column("anchor", types.UtcDateTime(), nullable=False),
         sa.Column("period_start", types.UtcDateTime(), nullable=False),
         sa.Column("period_end", types.UtcDateTime(), nullable=False),
         sa.Column("trial_end", types.UtcDateTime(), nullable=True),
@@ -171,21 +172,45 @@ def upgrade() -> None:
 
     with op.batch_alter_table("subscriptions") as batch:
         batch.add_column(sa.Column("stripe_id", sa.String(length=255), nullable=True))
+        batch.add_column(sa.Column("covered_until", types.UtcDateTime(), nullable=True))
         batch.create_unique_constraint(op.f("uq_subscriptions_stripe_id"), ["stripe_id"])
         batch.drop_constraint(op.f("ck_subscriptions_source"), type_="check")
         batch.create_check_constraint(op.f("ck_subscriptions_source"), "source IN ('local','stripe')")
         batch.create_check_constraint(
             op.f("ck_subscriptions_stripe_id"), "(source = 'stripe') = (stripe_id IS NOT NULL)"
         )
+        batch.create_check_constraint(
+            op.f("ck_subscriptions_covered_until"), "(source = 'stripe') = (covered_until IS NOT NULL)"
+        )
+    active = sa.text("status = 'active'")
+    op.create_index(
+        "ix_subscriptions_covered_until",
+        "subscriptions",
+        ["covered_until"],
+        sqlite_where=active,
+        postgresql_where=active,
+    )
+    op.create_index("ix_subscriptions_account_id", "subscriptions", ["account_id"])
+
+    with op.batch_alter_table("catalog_state") as batch:
+        batch.add_column(sa.Column("listings", sa.Integer(), server_default=sa.text("0"), nullable=False))
+        batch.add_column(sa.Column("kept_listing", sa.Integer(), server_default=sa.text("0"), nullable=False))
 
 
 def downgrade() -> None:
     """Only while no account is on a plan of Stripe's: the old CHECK refuses the rows of those that are."""
+    with op.batch_alter_table("catalog_state") as batch:
+        batch.drop_column("kept_listing")
+        batch.drop_column("listings")
+    op.drop_index("ix_subscriptions_account_id", table_name="subscriptions")
+    op.drop_index("ix_subscriptions_covered_until", table_name="subscriptions")
     with op.batch_alter_table("subscriptions") as batch:
+        batch.drop_constraint(op.f("ck_subscriptions_covered_until"), type_="check")
         batch.drop_constraint(op.f("ck_subscriptions_stripe_id"), type_="check")
         batch.drop_constraint(op.f("ck_subscriptions_source"), type_="check")
         batch.create_check_constraint(op.f("ck_subscriptions_source"), "source IN ('local')")
         batch.drop_constraint(op.f("uq_subscriptions_stripe_id"), type_="unique")
+        batch.drop_column("covered_until")
         batch.drop_column("stripe_id")
     for table in ("stripe_subscriptions", "stripe_invoices", "stripe_customers", "purchases", "webhook_events"):
         op.drop_table(table)
