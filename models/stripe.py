@@ -54,6 +54,8 @@ class StripeStatus(enum.StrEnum):
 
 OVER = (StripeStatus.CANCELED, StripeStatus.INCOMPLETE_EXPIRED)
 """Nothing follows these."""
+IN_FORCE = (StripeStatus.TRIALING, StripeStatus.ACTIVE, StripeStatus.PAST_DUE)
+"""The plan counts. In `past_due` it does while Stripe tries to collect."""
 
 
 class StripeSubscription(Base):
@@ -216,16 +218,18 @@ class WebhookEvent(Base):
 class Reversal(Base):
     """What was taken back of one lot because money went back: by refunds, by disputes, or by both.
 
-    `paid`, `refunded` and `disputed` are Stripe's totals of the lot's payment. `taken` are the credits taken back for
-    them; `debt` is the part of those that the lot no longer had and that the account owes until a purchase pays it.
+    `paid`, `refunded` and `disputed` are Stripe's totals of the lot's payment, `taken` the credits that go with what
+    went back. Of those, `from_lot` were still in the lot, `absorbed` had left it unspent (they expired, say), and the
+    rest was spent: that is debt, of which `debt` is still owed and the remainder was paid by later purchases.
+    `synced_at` is real time: the moment Stripe was asked.
     """
 
     __tablename__ = "reversals"
     __table_args__ = (
         CheckConstraint("paid > 0", name="paid"),
         CheckConstraint("refunded >= 0 AND disputed >= 0", name="amounts"),
-        CheckConstraint("taken >= 0", name="taken"),
-        CheckConstraint("debt >= 0 AND debt <= taken", name="debt"),
+        CheckConstraint("from_lot >= 0 AND absorbed >= 0", name="parts"),
+        CheckConstraint("debt >= 0 AND from_lot + absorbed + debt <= taken", name="debt"),
         partial_index("ix_reversals_owed", "account_id", where="debt > 0"),
     )
 
@@ -236,6 +240,8 @@ class Reversal(Base):
     refunded: Mapped[int] = mapped_column(BigInteger, default=0)
     disputed: Mapped[int] = mapped_column(BigInteger, default=0)
     taken: Mapped[Micros] = mapped_column(default=0)
+    from_lot: Mapped[Micros] = mapped_column(default=0)
+    absorbed: Mapped[Micros] = mapped_column(default=0)
     debt: Mapped[Micros] = mapped_column(default=0)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     synced_at: Mapped[datetime] = mapped_column(UtcDateTime)
