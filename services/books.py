@@ -180,6 +180,11 @@ class Book:
         lot.removed += amount
         self.post(lot, -amount, reason, cause, at)
 
+    def put_back(self, lot: Lot, amount: int, reason: Reason, cause: Cause) -> None:
+        """Return what was taken back."""
+        lot.removed -= amount
+        self.post(lot, amount, reason, cause)
+
     def draw(self, amount: int, reason: Reason, cause: Cause) -> dict[str, int]:
         """Take `amount` along the waterfall; what each kind gave."""
         parts = dict.fromkeys(self.totals, 0)

@@ -14,7 +14,7 @@ import settings
 from errors import AccountClosed, IdempotencyConflict, NoAllowance, ValidationError
 from models.credit import Kind, Lot, Reason
 from rows import run
-from services import balances, credits, plans
+from services import allowances, balances, credits, plans
 from services.books import COUNTERS, LOTS, RECORDS, SUBSCRIPTIONS, Book
 
 
@@ -96,8 +96,8 @@ def reset_limit(account_id: str, reason: str) -> dict[str, Any]:
         included = plans.included_in(book, subscription)
         if not included:
             raise NoAllowance()
-        plans.take_back_allowance(book, Reason.RESET, ("account", account_id))
-        plans.retire_allowance(conn, book)
+        allowances.take_back(book, Reason.RESET, ("account", account_id))
+        allowances.retire(conn, book)
         book.issue(
             Kind.ALLOWANCE,
             included,

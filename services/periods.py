@@ -15,6 +15,7 @@ def month_period(anchor: datetime, moment: datetime) -> tuple[datetime, datetime
     return anchor + relativedelta(months=months), anchor + relativedelta(months=months + 1)
 
 
-def periods_between(earlier: datetime, later: datetime) -> int:
-    """How many whole monthly periods lie between two starts of one anchor (neighbours: 0)."""
-    return max(0, (later.year - earlier.year) * 12 + later.month - earlier.month - 1)
+def months_between(earlier: datetime, later: datetime) -> int:
+    """How many whole months lie between the end of one period and the start of another (neighbours: 0)."""
+    months = (later.year - earlier.year) * 12 + later.month - earlier.month
+    return max(0, months - (earlier + relativedelta(months=months) > later))

@@ -1,6 +1,9 @@
-"""Plans, their periods and allowances, on a locked account's book. Only services/credits.py hands books out.
+"""Which plan an account is on, and its periods, on a locked account's book. Only services/credits.py hands books out.
 
-A local plan follows a monthly anchor; a period's allowance is one lot, issued once per (subscription, period start).
+A plan that an operator set stays in force until it ends: it is an agreement made by people, and setting the plan
+`free` ends it. Then the oldest subscription counts that Stripe shows as in force, else the free plan. Local plans follow a
+monthly anchor. A subscription's periods are Stripe's; beyond the one that Stripe has shown nothing is issued here,
+unless Stripe can not be asked (`assume_renewed`). Stripe itself is asked elsewhere, and never under this lock.
 """
 
 from __future__ import annotations
@@ -12,115 +15,83 @@ from sqlalchemy import Connection
 
 import ids
 from models.account import AccountStatus, SubscriptionStatus
-from models.credit import HoldState, Kind, Reason
-from rows import Statement, run
-from services import periods
+from models.credit import HoldState
+from models.stripe import IN_FORCE, StripeStatus, StripeSubscription
+from rows import Rows, run
+from services import allowances, periods
 from services.books import SUBSCRIPTIONS, Book
 
 FREE_TIER = "free"
+LOCAL, STRIPE = "local", "stripe"
+_PAID = Rows(StripeSubscription)
+_FOLLOWED = ("tier", "status", "included", "rollover_max", "anchor", "covered_until", "ended_at")
+Period = tuple[datetime, datetime]
 
 
 def bring_up_to_date(conn: Connection, book: Book) -> None:
     """Expire what is due and, when the period has ended, start the current one with its allowance."""
-    account = book.account
-    ended = account.period_end <= book.now
-    leftover = 0
-    if ended:
-        leftover = sum(
-            lot.remaining
-            for lot in book.lots.values()
-            if lot.kind == Kind.ALLOWANCE and lot.expires_at and lot.expires_at == account.period_end
-        )
     book.expire_due()
     for hold in book.holds.values():
         if hold.state == HoldState.OPEN and hold.expires_at <= book.now:
             hold.state = HoldState.EXPIRED
             hold.closed_at = hold.expires_at
             book.changed_holds[hold.id] = hold
-    if ended and account.status != AccountStatus.CLOSED:
-        _renew(conn, book, leftover)
+    if book.account.period_end <= book.now and book.account.status != AccountStatus.CLOSED:
+        _renew(conn, book)
 
 
-def _renew(conn: Connection, book: Book, leftover: int) -> None:
-    """Begin the period that holds now. Periods that passed unseen issue nothing; what they would have carried over
-    of an unused allowance is carried all the same.
-    """
-    account = book.account
-    subscription = run(conn, [SUBSCRIPTIONS.select(conn, "id IN ?", [account.subscription_id])])[0][0]
-    if subscription.ends_at is not None and subscription.ends_at <= book.now:
-        start_plan(conn, book, FREE_TIER, included=0, rollover_max=None, ends_at=None)
-        return
-    start, end = period_of(subscription, book.now)
-    skipped = periods.periods_between(account.period_start, start)
-    included = included_in(book, subscription)
-    carried = 0
-    if subscription.rollover_max:
-        carried = min(leftover, subscription.rollover_max)
-        for _ in range(skipped):
-            carried = min(included + carried, subscription.rollover_max)
-    retire_allowance(conn, book)
-    account.period_start, account.period_end = start, end
-    book.account_changed = True
-    issue_allowance(book, subscription, included)
-    if carried:
-        book.issue(
-            Kind.ALLOWANCE,
-            carried,
-            Reason.ROLLOVER,
-            ("subscription", subscription.id),
-            expires_at=end,
-            subscription_id=subscription.id,
-            period_start=start,
-            source_key=f"rollover:{subscription.id}:{start.isoformat()}",
-        )
+def _renew(conn: Connection, book: Book) -> None:
+    """Begin the period that holds now. Periods that passed unseen issue nothing."""
+    subscription = of_account(conn, book)
+    if subscription.source == STRIPE:
+        _roll_on(conn, book, subscription)
+    elif subscription.ends_at is not None and subscription.ends_at <= book.now:
+        _fall_back(conn, book, subscription)
+    else:
+        start, end = period_of(subscription, book.now)
+        allowances.enter_period(conn, book, subscription, start, end, included_in(book, subscription))
 
 
-def period_of(subscription: Any, moment: datetime) -> tuple[datetime, datetime]:
-    """The subscription's period that holds `moment`, cut short by its end."""
-    start, end = periods.month_period(subscription.anchor, moment)
-    if subscription.ends_at is not None and start < subscription.ends_at < end:
-        end = subscription.ends_at
-    return start, end
+def of_account(conn: Connection, book: Book) -> Any:
+    """The row of the subscription that the account is on."""
+    return run(conn, [SUBSCRIPTIONS.select(conn, "id IN ?", [book.account.subscription_id])])[0][0]
 
 
 def included_in(book: Book, subscription: Any) -> int:
     """The allowance of a period. The free plan's is the catalog's of today: nobody subscribed to it."""
-    if subscription.tier == FREE_TIER:
+    if subscription.tier == FREE_TIER and subscription.source == LOCAL:
         return int(book.catalog.free_monthly_credits) if book.account.free_allowance else 0
     return int(subscription.included)
 
 
-def issue_allowance(book: Book, subscription: Any, amount: int) -> None:
-    """The one allowance lot of (subscription, period start)."""
-    start, end = book.account.period_start, book.account.period_end
-    if amount:
-        book.issue(
-            Kind.ALLOWANCE,
-            amount,
-            Reason.ALLOWANCE,
-            ("subscription", subscription.id),
-            expires_at=end,
-            subscription_id=subscription.id,
-            period_start=start,
-            source_key=f"allowance:{subscription.id}:{start.isoformat()}",
-        )
+def settle(conn: Connection, book: Book) -> None:
+    """Put the account on the plan that is in force now, with the allowance of its period. Harmless when it is."""
+    current = of_account(conn, book)
+    ended = current.ends_at is not None and current.ends_at <= book.now
+    if book.account.is_closed or (current.source == LOCAL and current.tier != FREE_TIER and not ended):
+        return
+    _fall_back(conn, book, current)
 
 
-def retire_allowance(conn: Connection, book: Book) -> None:
-    """Lots of the period or the reset before no longer count as included."""
-    false, true = ("0", "1") if conn.dialect.name == "sqlite" else ("false", "true")
-    mark = "?" if conn.dialect.name == "sqlite" else "%s"
-    run(
-        conn,
-        [
-            Statement(
-                f"UPDATE lots SET current = {false} WHERE account_id = {mark} AND current = {true}",  # noqa: S608
-                (book.account.id,),
-            )
-        ],
-    )
-    for lot in book.lots.values():
-        lot.current = False
+def _fall_back(conn: Connection, book: Book, current: Any) -> None:
+    """Without an operator's plan: the subscription that is paid, else free."""
+    where = "account_id IN ? AND status IN ? ORDER BY created_at, id LIMIT 1"
+    paid = run(conn, [_PAID.select(conn, where, [book.account.id], [status.value for status in IN_FORCE])])[0]
+    if paid:
+        _follow(conn, book, current, paid[0])
+    else:
+        _go_free(conn, book, current)
+
+
+# Local plans
+
+
+def period_of(subscription: Any, moment: datetime) -> Period:
+    """The local subscription's period that holds `moment`, cut short by its end."""
+    start, end = periods.month_period(subscription.anchor, moment)
+    if subscription.ends_at is not None and start < subscription.ends_at < end:
+        end = subscription.ends_at
+    return start, end
 
 
 def start_plan(
@@ -134,43 +105,157 @@ def start_plan(
     rates: str | None = None,
     first: bool = False,
 ) -> None:
-    """End the account's subscription and begin another at once, with its allowance.
+    """End the account's subscription and begin a local one at once, with its allowance.
 
-    The free plan keeps the account's own anchor. The allowance of the plan before ends with it.
+    The allowance of the plan before ends with it. `free` means no plan of the operator's: a subscription that is paid
+    at Stripe then counts.
     """
-    account = book.account
+    if tier == FREE_TIER and not first:
+        _fall_back(conn, book, of_account(conn, book))
+        return
     if not first:
-        take_back_allowance(book, Reason.PLAN_CHANGE, ("account", account.id))
-        retire_allowance(conn, book)
-        _end_subscription(conn, account.subscription_id, book.now)
+        _end(conn, of_account(conn, book), book.now)
     subscription = SUBSCRIPTIONS.make(
         id=ids.new("sub"),
-        account_id=account.id,
-        source="local",
+        account_id=book.account.id,
+        source=LOCAL,
         tier=tier,
         status=SubscriptionStatus.ACTIVE.value,
         included=included,
         rollover_max=rollover_max,
-        anchor=account.created_at if tier == FREE_TIER else book.now,
+        anchor=book.account.created_at if tier == FREE_TIER else book.now,
         ends_at=ends_at,
         created_at=book.now,
     )
     run(conn, [SUBSCRIPTIONS.insert(conn, [subscription])])
-    account.subscription_id = subscription.id
-    account.plan = tier
-    account.rates = rates
-    account.period_start, account.period_end = period_of(subscription, book.now)
+    _begin(conn, book, subscription, rates=rates, first=first)
+
+
+def _begin(conn: Connection, book: Book, subscription: Any, *, rates: str | None = None, first: bool = False) -> None:
+    """Put the account on a local subscription's terms and into its period."""
+    _put_on(book, subscription, rates)
+    start, end = period_of(subscription, book.now)
+    included = included_in(book, subscription)
+    allowances.enter_period(conn, book, subscription, start, end, included, first=first)
+
+
+def _put_on(book: Book, subscription: Any, rates: str | None = None) -> None:
+    book.account.subscription_id, book.account.plan, book.account.rates = subscription.id, subscription.tier, rates
     book.account_changed = True
-    issue_allowance(book, subscription, included_in(book, subscription))
 
 
-def _end_subscription(conn: Connection, subscription_id: str, now: datetime) -> None:
-    row = run(conn, [SUBSCRIPTIONS.select(conn, "id IN ?", [subscription_id])])[0][0]
-    row.status, row.ended_at = SubscriptionStatus.ENDED.value, now
-    run(conn, [SUBSCRIPTIONS.update(conn, [row], ("status", "ended_at"))])
+def _go_free(conn: Connection, book: Book, current: Any) -> None:
+    """The free plan keeps the account's own anchor, and one row: who leaves it and comes back in the same period
+    finds there what was left of its allowance, not another one.
+    """
+    if current.source == LOCAL and current.tier == FREE_TIER:
+        return
+    where = "account_id IN ? AND source = 'local' AND tier = 'free' ORDER BY created_at, id LIMIT 1"
+    free = run(conn, [SUBSCRIPTIONS.select(conn, where, [book.account.id])])[0][0]
+    _end(conn, current, book.now)
+    free.status, free.ended_at = SubscriptionStatus.ACTIVE.value, None
+    run(conn, [SUBSCRIPTIONS.update(conn, [free], ("status", "ended_at"))])
+    _begin(conn, book, free)
 
 
-def take_back_allowance(book: Book, reason: Reason, cause: tuple[str, str]) -> None:
-    for lot in book.spending_order():
-        if lot.kind == Kind.ALLOWANCE and lot.current:
-            book.take_back(lot, lot.remaining, reason, cause)
+def _end(conn: Connection, subscription: Any, now: datetime) -> None:
+    subscription.status, subscription.ended_at = SubscriptionStatus.ENDED.value, now
+    run(conn, [SUBSCRIPTIONS.update(conn, [subscription], ("status", "ended_at"))])
+
+
+# Stripe's subscriptions
+
+
+def _follow(conn: Connection, book: Book, current: Any, paid: Any) -> None:
+    """Put the account on what Stripe has shown of this subscription."""
+    found = run(conn, [SUBSCRIPTIONS.select(conn, "stripe_id IN ?", [paid.id])])[0]
+    stays = bool(found) and found[0].id == current.id
+    if not stays:
+        _end(conn, current, book.now)
+    row = found[0] if found else SUBSCRIPTIONS.make(id=ids.new("sub"), account_id=book.account.id, source=STRIPE)
+    before = row.covered_until, row.included
+    _take_terms(row, paid)
+    if found:
+        run(conn, [SUBSCRIPTIONS.update(conn, [row], _FOLLOWED)])
+    else:
+        row.stripe_id, row.created_at = paid.id, book.now
+        run(conn, [SUBSCRIPTIONS.insert(conn, [row])])
+    _put_on(book, row)
+    period = paid_period(paid, book.now)
+    if period is None:
+        if not stays:
+            _wait(conn, book, row)
+        return
+    _enter(conn, book, row, period, known_until=before[0] if stays else None)
+    if found and before[1] != row.included:
+        allowances.set_included(conn, book, row, row.included)
+
+
+def _take_terms(row: Any, paid: Any) -> None:
+    row.tier, row.included, row.rollover_max = paid.tier, paid.included, paid.rollover_max
+    row.anchor, row.covered_until = paid.anchor, paid.period_end
+    row.status, row.ended_at = SubscriptionStatus.ACTIVE.value, None
+
+
+def _enter(conn: Connection, book: Book, row: Any, period: Period, known_until: datetime | None) -> None:
+    """Enter a period that Stripe has shown, unless the account is in it. `known_until`: what was shown before."""
+    start, end = period
+    if known_until is None or known_until <= start or book.account.period_start != start:
+        allowances.enter_period(conn, book, row, start, end, row.included)
+    elif book.account.period_end != end:  # such as a trial that was prolonged
+        allowances.move_end(conn, book, end)
+
+
+def paid_period(paid: Any, moment: datetime) -> Period | None:
+    """The period of a mirrored subscription that holds `moment`; None beyond what Stripe has shown.
+
+    A price for several months or a year has an allowance for each month; a trial has one, however long it is.
+    """
+    start, end = paid.period_start, paid.period_end
+    if moment >= end:
+        return None
+    one_month = (paid.interval, paid.interval_count) == ("month", 1)
+    if paid.status == StripeStatus.TRIALING or one_month or paid.interval not in ("month", "year"):
+        return start, end
+    month_start, month_end = periods.month_period(paid.anchor, max(moment, start))
+    return max(month_start, start), min(month_end, end)
+
+
+def _roll_on(conn: Connection, book: Book, subscription: Any) -> None:
+    """A period of Stripe's is over. The next month of a year that is paid is certain, a renewal is not."""
+    if book.now < subscription.covered_until:
+        start, end = periods.month_period(subscription.anchor, book.now)
+        end = min(end, subscription.covered_until)
+        allowances.enter_period(conn, book, subscription, start, end, subscription.included)
+    else:
+        _wait(conn, book, subscription)
+
+
+def _wait(conn: Connection, book: Book, subscription: Any) -> None:
+    """Into the month that would come next, without its allowance: it comes when Stripe shows the renewal."""
+    allowances.leave_period(conn, book)
+    start, end = periods.month_period(subscription.anchor, book.now)
+    book.account.period_start, book.account.period_end = max(start, min(subscription.covered_until, book.now)), end
+    book.account_changed = True
+
+
+def assume_renewed(conn: Connection, book: Book) -> bool:
+    """Stripe can not be asked: issue what a renewal would bring, under the key it will have. Whether that was done.
+
+    The next sync corrects it. A subscription that is to be cancelled is not assumed to go on.
+    """
+    row = of_account(conn, book)
+    paid = run(conn, [_PAID.select(conn, "id IN ?", [row.stripe_id])])[0] if row.source == STRIPE else []
+    if not paid or book.account.is_closed or row.covered_until > book.now or not _goes_on(paid[0]):
+        return False
+    start, end = periods.month_period(row.anchor, book.now)
+    start = max(start, row.covered_until)
+    if allowances.has_lots(conn, book, row, start):
+        return False
+    allowances.enter_period(conn, book, row, start, end, row.included)
+    return True
+
+
+def _goes_on(paid: Any) -> bool:
+    cancelled = paid.cancel_at is not None and paid.cancel_at <= paid.period_end
+    return paid.status in IN_FORCE and not cancelled and paid.interval in ("month", "year")

@@ -113,11 +113,12 @@ def _compare(account_id: str, subject: str, row: Any, expected: Mapping[str, Any
 
 
 def _verify_entry(account_id: str, entry: Any, told: _Told) -> Iterator[Difference]:
+    begins = entry.lot_id not in told.lots
     lot = told.lots.setdefault(entry.lot_id, _LotSum(entry.kind, entry.change))
     lot.remaining += entry.change
     told.kinds[entry.kind] += entry.change
     told.count(entry.seq)
-    if entry.reason in _TAKES_BACK and entry.change < 0:
+    if (entry.reason in _TAKES_BACK and entry.change < 0) or (entry.reason == Reason.PLAN_CHANGE and not begins):
         lot.removed -= entry.change
     if entry.reason == Reason.USAGE:
         told.usage[entry.seq] = (entry.kind, -entry.change, entry.cause_id)

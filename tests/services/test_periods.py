@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from services.periods import month_period, periods_between
+from services.periods import month_period, months_between
 
 MOMENTS = st.datetimes(datetime(1999, 1, 1), datetime(2101, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
 
@@ -64,14 +64,16 @@ def test_every_moment_lies_in_one_period_and_the_periods_leave_no_gap(anchor: da
 
 
 @pytest.mark.parametrize(
-    ("earlier", "later", "between"),
+    ("end", "start", "between"),
     [
         ("2026-01-31", "2026-01-31", 0),
-        ("2026-01-31", "2026-02-28", 0),
-        ("2026-01-31", "2026-03-31", 1),
-        ("2025-11-30", "2026-02-28", 2),
-        ("2026-01-15", "2027-01-15", 11),
+        ("2026-01-31", "2026-02-27", 0),
+        ("2026-01-31", "2026-02-28", 1),
+        ("2026-02-28", "2026-04-30", 2),
+        ("2025-11-30", "2026-02-28", 3),
+        ("2026-01-15", "2027-01-15", 12),
+        ("2026-01-15", "2026-01-01", 0),
     ],
 )
-def test_whole_periods_between_two_starts(earlier: str, later: str, between: int) -> None:
-    assert periods_between(day(earlier), day(later)) == between
+def test_whole_months_between_the_end_of_a_period_and_the_start_of_another(end: str, start: str, between: int) -> None:
+    assert months_between(day(end), day(start)) == between
