@@ -84,9 +84,13 @@ def configure(app: Flask, settings: Settings) -> None:
 
 
 def prepare_to_serve(app: Flask) -> None:
-    """Once before the workers are forked: take the catalog in, and tell a fresh installation how to begin."""
+    """Once before the workers are forked: take the catalog file in, and tell a fresh installation how to begin.
+
+    Stripe is not asked here: one of the workers does that while all of them serve.
+    """
     with app.app_context():
-        catalog.current()
+        if app.config["SETTINGS"].stripe_secret_key is None:
+            catalog.sync()
         link = people.setup_link()
         if link is not None:
             click.echo(f"\nThere is no operator yet. Open this link once to begin:\n\n    {link}\n")

@@ -18,7 +18,8 @@ import errors
 from jobs import registry
 from jobs.scheduler import Scheduler
 from models.token import SCOPES
-from services import accounts, backup, catalog, people, tokens, verify
+from services import accounts, backup, people, tokens, verify
+from services.stripe import catalog as stripe_catalog
 
 
 class Group(AppGroup):
@@ -101,7 +102,7 @@ def create_account(external_id: str, name: str, email: str | None) -> None:
 @catalog_group.command("lint")
 def lint_catalog() -> None:
     """Find mistakes in the catalog; 1 when there are some."""
-    findings = catalog.lint_current()
+    findings = stripe_catalog.lint()
     for finding in findings:
         click.echo(str(finding))
     if findings:
@@ -112,7 +113,7 @@ def lint_catalog() -> None:
 @catalog_group.command("sync")
 def sync_catalog() -> None:
     """Take the catalog in from its source; 1 when it can not be read."""
-    result = catalog.sync()
+    result = stripe_catalog.sync()
     if result.error:
         click.echo(f"Not taken in, version {result.version} stays in force: {result.error}", err=True)
         raise SystemExit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import socket
 import struct
 import sys
@@ -36,6 +37,8 @@ worker_tmp_dir = "/dev/shm" if sys.platform == "linux" else None  # noqa: S108
 control_socket_disable = True
 # A client can send a header of any name: none of them decides about paths.
 forwarder_headers = ""
+_first_worker = multiprocessing.Semaphore(1)
+"""Taken once by whichever worker is up first, in all lives of the workers."""
 _STALL_SECONDS = 20
 """A thread waits so long for a client's next byte, and for it to take the next one."""
 
@@ -84,10 +87,15 @@ def when_ready(server: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """In each worker: its scheduler competes for the lease, so that one process of the fleet runs jobs."""
-    if _settings.scheduler == "embedded":
-        from jobs import scheduler
+    """In each worker: its scheduler competes for the lease, so that one process of the fleet runs jobs.
 
+    The first also asks Stripe for the catalog, whoever runs the jobs: the start itself never waits for Stripe.
+    """
+    from jobs import scheduler
+
+    if _first_worker.acquire(block=False):
+        scheduler.sync_catalog_in_worker(worker.app.wsgi())
+    if _settings.scheduler == "embedded":
         scheduler.start_in_worker(worker.app.wsgi())
 
 

@@ -15,7 +15,8 @@ import database
 import metrics
 from extensions import db
 from models.operation import JobRun
-from services import catalog, credits, holds, mailer, pruning
+from services import credits, holds, mailer, pruning
+from services.stripe import catalog as stripe_catalog
 from services.stripe import customers
 
 _log = logging.getLogger("spillway.jobs")
@@ -26,12 +27,17 @@ _PAGE = 500
 class Job:
     """`work(by_hand)` returns how much it did; by hand it ignores pauses after failures.
 
-    `seconds` is the time between two runs.
+    `seconds` is the time between two runs; `stripe_seconds`, where given, with a Stripe key.
     """
 
     name: str
     seconds: int
     work: Callable[[bool], int]
+    stripe_seconds: int | None = None
+
+    def pause(self, sells_through_stripe: bool) -> int:
+        """Seconds between two runs."""
+        return self.stripe_seconds if sells_through_stripe and self.stripe_seconds else self.seconds
 
 
 def _until_done(step: Callable[[int], int]) -> Callable[[bool], int]:
@@ -49,13 +55,13 @@ def _until_done(step: Callable[[int], int]) -> Callable[[bool], int]:
 
 
 def _sync_catalog(_by_hand: bool) -> int:
-    return int(catalog.sync().changed)
+    return int(stripe_catalog.sync().changed)
 
 
 JOBS = {
     job.name: job
     for job in (
-        Job("sync-catalog", 15, _sync_catalog),
+        Job("sync-catalog", 15, _sync_catalog, stripe_seconds=900),
         Job("renew-allowances", 60, _until_done(credits.renew_due)),
         Job("expire-lots", 60, _until_done(credits.expire_due)),
         Job("expire-holds", 60, _until_done(holds.expire_due)),

@@ -44,8 +44,9 @@ class Scheduler:
         self._timers.add_job(
             self.beat, "interval", seconds=heartbeat.total_seconds(), id="heartbeat", executor="heartbeat"
         )
+        with_stripe = app.config["SETTINGS"].stripe_secret_key is not None
         for job in registry.JOBS.values():
-            self._timers.add_job(self._run, "interval", seconds=job.seconds, id=job.name, args=[job.name])
+            self._timers.add_job(self._run, "interval", seconds=job.pause(with_stripe), id=job.name, args=[job.name])
 
     def start(self) -> None:
         self.beat()
@@ -107,3 +108,12 @@ def start_in_worker(app: Flask) -> Scheduler:
     scheduler.start()
     atexit.register(scheduler.stop)
     return scheduler
+
+
+def sync_catalog_in_worker(app: Flask) -> threading.Thread | None:
+    """Ask Stripe for the catalog beside the first requests, which do not wait; None where the file is all there is."""
+    if app.config["SETTINGS"].stripe_secret_key is None:
+        return None
+    thread = threading.Thread(target=registry.run, args=(app, "sync-catalog"), name="sync-catalog", daemon=True)
+    thread.start()
+    return thread

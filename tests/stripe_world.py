@@ -21,7 +21,8 @@ from models.credit import LedgerEntry, Lot
 from models.stripe import Purchase, StripeInvoice, StripeSubscription, WebhookEvent
 from sandbox.control import Json
 from sandbox.server import Running, start
-from services import balances, catalog, verify
+from services import balances, verify
+from services.stripe import catalog
 
 SECRET_KEY = "sk_test_of_no_value"
 WEBHOOK_SECRET = "whsec_of_no_value"

@@ -1,11 +1,29 @@
 """The catalog: plans, credit prices, rates and thresholds, read from one source and kept as versions.
 
-`current()` is what the rest of Spillway asks; `sync()` takes the source in, `lint_current()`
-finds its mistakes.
+`current()` is what the rest of Spillway asks. `sync()` takes the catalog file in, `take()` what another source said.
 """
 
-from services.catalog.source import BrokenCatalog
-from services.catalog.store import State, SyncResult, current, keep, lint_current, of_version, state, sync
+from services.catalog.source import BrokenCatalog, Source
+from services.catalog.store import (
+    State,
+    SyncResult,
+    begin,
+    current,
+    fail_in,
+    failed,
+    keep,
+    keep_in,
+    known_ids,
+    lint_file,
+    lint_kept,
+    lint_source,
+    of_version,
+    read_file,
+    refresh,
+    state,
+    sync,
+    take,
+)
 from services.catalog.terms import (
     FREE,
     Catalog,
@@ -29,15 +47,26 @@ __all__ = [
     "OveragePrice",
     "OverageTier",
     "Plan",
+    "Source",
     "State",
     "SyncResult",
     "Transform",
+    "begin",
     "current",
+    "fail_in",
+    "failed",
     "keep",
+    "keep_in",
+    "known_ids",
     "lint",
-    "lint_current",
+    "lint_file",
+    "lint_kept",
+    "lint_source",
     "of_version",
     "parse",
+    "read_file",
+    "refresh",
     "state",
     "sync",
+    "take",
 ]

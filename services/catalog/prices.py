@@ -15,6 +15,11 @@ from services.catalog.terms import FREE, CreditPrice, Finding, OveragePrice, Ove
 
 Price = Plan | CreditPrice | OveragePrice
 
+FILE_ID = "file_id"
+"""The metadata key by which `catalog push` finds the price of an entry in the file again."""
+BOOKKEEPING = ("product", FILE_ID)
+"""Metadata keys of a price that are allowed and say nothing about its terms."""
+
 _CURRENCY = re.compile(r"[a-z]{3}")
 _MAX_AMOUNT = 999_999_999_999
 _DECIMAL_PLACES = 12
@@ -53,8 +58,18 @@ def read_price(raw: Mapping[str, Any], object_id: str, findings: list[Finding], 
     price = _KINDS[price_type](raw, reader)
     if isinstance(price, Plan) and price.tier == FREE and not reader.text("included_credits", "included_spus"):
         price = replace(price, included_credits=free_monthly)
+    for key in BOOKKEEPING:
+        reader.text(key)
     reader.report_unknown()
     return price if reader.usable else None
+
+
+def is_local(raw: Mapping[str, Any]) -> bool:
+    """Whether the price stands for a plan that Stripe can not hold: the tier free, or one without an amount."""
+    metadata = raw.get("metadata") or {}
+    if not isinstance(metadata, Mapping) or metadata.get("price_type") != "base":
+        return False
+    return metadata.get("tier") == FREE or (raw.get("unit_amount") is None and raw.get("unit_amount_decimal") is None)
 
 
 def _base(raw: Mapping[str, Any], reader: Reader) -> Plan:
@@ -64,6 +79,8 @@ def _base(raw: Mapping[str, Any], reader: Reader) -> Plan:
     tier = _tier(reader)
     if tier == FREE and money is not None and not money.is_free:
         reader.complain("the tier free can not have an amount", "name the tier differently")
+    if _recurring(raw).get("usage_type") == "metered":
+        reader.complain("the price is metered in Stripe", "use price_type=metered, or a price with usage_type=licensed")
     if included is None and money is not None and tier != FREE and reader.usable:
         reader.complain("included_credits is missing", "set it; 0 for a plan without credits of its own")
     return Plan(

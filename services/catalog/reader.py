@@ -40,10 +40,20 @@ def plain_decimal(text: str) -> Decimal | None:
 
 
 class Reader:
-    """`usable` turns False with the first mistake that makes the whole object worthless."""
+    """`usable` turns False with the first mistake that makes the whole object worthless.
 
-    def __init__(self, object_id: str, metadata: Mapping[str, Any], findings: list[Finding]) -> None:
+    `origins` names the object that a key comes from, where the metadata of several were laid over each other.
+    """
+
+    def __init__(
+        self,
+        object_id: str,
+        metadata: Mapping[str, Any],
+        findings: list[Finding],
+        origins: Mapping[str, str] | None = None,
+    ) -> None:
         self.object_id = object_id
+        self._origins = origins or {}
         self.usable = True
         self._findings = findings
         self._asked: set[str] = set()
@@ -52,13 +62,13 @@ class Reader:
             self._take(str(key), value)
         self._check_limits()
 
-    def complain(self, message: str, cure: str) -> None:
-        self.remark(message, cure)
+    def complain(self, message: str, cure: str, key: str | None = None) -> None:
+        self.remark(message, cure, key)
         self.usable = False
 
-    def remark(self, message: str, cure: str) -> None:
-        """A finding that leaves the object in use."""
-        self._findings.append(Finding(self.object_id, message, cure))
+    def remark(self, message: str, cure: str, key: str | None = None) -> None:
+        """A finding that leaves the object in use; `key` is the metadata key that it is about."""
+        self._findings.append(Finding(self._origins.get(key or "", self.object_id), message, cure))
 
     def text(self, key: str, *aliases: str) -> str | None:
         """The value under the key or one of its other names; None where it is absent or empty."""
@@ -66,7 +76,7 @@ class Reader:
         self._asked.update(names)
         given = {name: self._values[name] for name in names if self._values.get(name)}
         if len(set(given.values())) > 1:
-            self.complain(f"{' and '.join(given)} mean the same and differ", f"keep {key} alone")
+            self.complain(f"{' and '.join(given)} mean the same and differ", f"keep {key} alone", next(iter(given)))
         return next(iter(given.values()), None)
 
     def credits(self, key: str, *aliases: str, positive: bool = False) -> int | None:
@@ -115,7 +125,7 @@ class Reader:
             if key not in self._asked:
                 near = difflib.get_close_matches(key, sorted(self._asked), n=1)
                 cure = f"did you mean {near[0]}?" if near else "remove it, or check its spelling"
-                self.remark(f"unknown key {_shown(key)}", cure)
+                self.remark(f"unknown key {_shown(key)}", cure, key)
 
     def _number(self, convert: Callable[[Decimal], T], key: str, *aliases: str) -> T | None:
         text = self.text(key, *aliases)
@@ -128,29 +138,30 @@ class Reader:
                 return convert(number)
             except ValueError as error:
                 problem = str(error)
-        self.complain(f"bad number: {key} = {_shown(text)}", problem)
+        written = next((name for name in (key, *aliases) if self._values.get(name)), key)
+        self.complain(f"bad number: {written} = {_shown(text)}", problem, written)
         return None
 
     def _take(self, key: str, value: object) -> None:
         text = as_text(value)
         if text is None:
             self._asked.add(key)
-            self.complain(f"{_shown(key)} is neither text nor a number", "write it as text in quotes")
+            self.complain(f"{_shown(key)} is neither text nor a number", "write it as text in quotes", key)
         else:
             self._values[key] = text
 
     def _check_limits(self) -> None:
-        if len(self._values) > MAX_KEYS:
+        if len(self._values) > MAX_KEYS and not self._origins:
             self.remark(f"{len(self._values)} metadata keys", f"Stripe takes at most {MAX_KEYS} per object")
         for key, value in self._values.items():
             if len(key) > MAX_KEY_LENGTH:
                 cure = f"Stripe takes at most {MAX_KEY_LENGTH} characters"
                 if key.startswith("rate:"):
                     cure += "; use a short rate:<any name> with op= and model= in the value"
-                self.remark(f"the key {key} has {len(key)} characters", cure)
+                self.remark(f"the key {key} has {len(key)} characters", cure, key)
             if len(value) > MAX_VALUE_LENGTH:
                 message = f"the value of {_shown(key)} has {len(value)} characters"
-                self.remark(message, f"Stripe takes at most {MAX_VALUE_LENGTH}")
+                self.remark(message, f"Stripe takes at most {MAX_VALUE_LENGTH}", key)
 
 
 def _shown(text: str) -> str:

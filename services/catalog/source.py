@@ -1,18 +1,20 @@
-"""The catalog file: TOML in, the shape of Stripe's product metadata and price objects out."""
+"""What a source says; and the catalog file: TOML in, the shape of Stripe's metadata and price objects out."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from services.catalog.layers import Layer
 from services.catalog.reader import as_text
 from services.catalog.terms import Finding
+from services.catalog.vocabulary import PRODUCT
 
 FILE = "catalog file"
 """The name findings give the file as a whole."""
@@ -44,11 +46,16 @@ class BrokenCatalog(Exception):
 
 @dataclass(frozen=True)
 class Source:
-    """Product metadata, prices in the shape of Stripe's, and what the file says that neither can hold."""
+    """Product metadata in layers, the strongest first; prices in the shape of Stripe's; and mistakes in neither."""
 
-    product: dict[str, Any] = field(default_factory=dict)
-    prices: list[dict[str, Any]] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
+    layers: Sequence[Layer] = ()
+    prices: Sequence[dict[str, Any]] = ()
+    findings: Sequence[Finding] = field(default_factory=list)
+
+    @property
+    def product(self) -> Mapping[str, Any]:
+        """The settings of a source that has one product, such as the file."""
+        return self.layers[0][1] if self.layers else {}
 
 
 def read(path: Path) -> Source:
@@ -80,7 +87,7 @@ def loads(text: str) -> Source:
         Finding(FILE, f"unknown top-level key '{key[:60]}'", "keys belong under [product] or a [[prices]]")
         for key in document
     ]
-    return Source(_as_metadata(product), [_as_stripe(price) for price in prices], unknown)
+    return Source([(PRODUCT, _as_metadata(product))], [_as_stripe(price) for price in prices], unknown)
 
 
 def write_default(path: Path) -> None:

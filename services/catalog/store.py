@@ -7,7 +7,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,9 +23,13 @@ import settings
 from amounts import to_micros
 from extensions import db
 from models.catalog import CatalogState, CatalogVersion
-from services.catalog import source, vocabulary
+from services.catalog import layers, source, vocabulary
+from services.catalog.prices import is_local
 from services.catalog.source import BrokenCatalog, Source
 from services.catalog.terms import Catalog, Defaults, Finding
+
+FILE, STRIPE = "file", "stripe"
+"""Where a version comes from."""
 
 RECHECK_SECONDS = 2.0
 """How long a process may keep using a catalog after another process has stored a newer one. Real time."""
@@ -67,10 +71,11 @@ class _Cache:
 
 
 def current() -> Catalog:
-    """The catalog in force; where the database has none, the source is read first.
+    """The catalog in force; where the database has none, the file is read first.
 
-    Call it before a transaction is opened: it may need one of its own. Almost always a look-up; every
-    RECHECK_SECONDS one thread of the process asks the database for a newer version, the others do not wait.
+    With Stripe nobody waits: until the first sync the environment's defaults are in force. Call it before a
+    transaction is opened: it may need one of its own. Almost always a look-up; every RECHECK_SECONDS one thread of the
+    process asks the database for a newer version, the others do not wait.
     """
     cache = _cache()
     catalog = cache.catalog
@@ -100,29 +105,55 @@ def of_version(version: int) -> Catalog:
 
 
 def sync() -> SyncResult:
-    """Read the source and put it in force when it differs from what is.
+    """Read the file and put it in force when it differs from what is.
 
-    A broken source is recorded, never raised, and changes nothing.
+    A broken file is recorded, never raised, and changes nothing.
     Mistaken prices and rates are left out and returned as findings.
     """
     try:
-        content = _read_source()
+        content = read_file()
     except BrokenCatalog as broken:
-        _record_error(str(broken.finding))
-        return SyncResult(_newest_id() or 0, False, str(broken.finding), (broken.finding,))
-    version, changed = keep("file", content.product, content.prices)
-    catalog, findings = vocabulary.parse(content.product, content.prices, _defaults(), version=version)
-    _cache().put(catalog)
-    return SyncResult(version, changed, None, (*content.findings, *findings))
+        return failed(str(broken.finding), (broken.finding,))
+    return take(FILE, content)
 
 
-def lint_current() -> list[Finding]:
-    """Every mistake in the source as it is now, in force or not."""
+def take(origin: str, content: Source, listing: int | None = None) -> SyncResult:
+    """Put what a source said in force. `listing`: the number that `begin` gave before the source was asked."""
+    version, changed = keep(origin, content, listing)
+    refresh()
+    return SyncResult(version, changed, None, (*content.findings, *_parse_source(content)[1]))
+
+
+def failed(message: str, findings: Sequence[Finding] = ()) -> SyncResult:
+    """Keep why the source was of no use, and since when; what is in force stays so."""
+    _record_error(message)
+    return SyncResult(_newest_id() or 0, False, message, tuple(findings))
+
+
+def lint_file() -> list[Finding]:
+    """Every mistake in the file as it is now, in force or not."""
     try:
-        content = _read_source()
+        content = read_file()
     except BrokenCatalog as broken:
         return [broken.finding]
-    return [*content.findings, *vocabulary.lint(content.product, content.prices)]
+    return lint_source(content)
+
+
+def lint_source(content: Source) -> list[Finding]:
+    """Every mistake in what a source said."""
+    return [*content.findings, *_parse_source(content)[1]]
+
+
+def lint_kept() -> list[Finding]:
+    """Every mistake in the newest version; no source is asked."""
+    newest = _newest_id()
+    return _read_version(newest)[1] if newest else []
+
+
+def known_ids() -> set[str]:
+    """The ids of every product and price of the newest version."""
+    stored = _stored(_newest_id() or 0)
+    return {object_id for object_id, _ in stored.layers} | {str(price.get("id")) for price in stored.prices}
 
 
 def state() -> State:
@@ -140,30 +171,60 @@ def state() -> State:
 
 
 @database.retrying
-def keep(origin: str, product: Mapping[str, Any], prices: Sequence[Mapping[str, Any]]) -> tuple[int, bool]:
-    """Store the content as the newest version unless it is that already. Answers it and whether it is new."""
-    content = _canonical(product, prices)
-    digest = _digest(content)
+def begin() -> int:
+    """A number for a listing of Stripe's objects, to be taken before the first is asked for.
+
+    Of two listings that overlap the one that began later is kept, whichever ends first.
+    """
     with database.transaction() as session:
         row = _locked_state(session)
-        row.synced_at, row.error, row.error_since = clock.now(), None, None
-        newest = session.execute(
-            select(CatalogVersion.id, CatalogVersion.digest).order_by(CatalogVersion.id.desc()).limit(1)
-        ).first()
-        if newest is not None and newest.digest == digest:
-            return newest.id, False
-        version = CatalogVersion(source=origin, digest=digest, content=content, created_at=clock.now())
-        session.add(version)
-        session.flush()
-        return version.id, True
+        row.listings += 1
+        return row.listings
+
+
+@database.retrying
+def keep(origin: str, content: Source, listing: int | None = None) -> tuple[int, bool]:
+    """Store the content as the newest version unless it is that already. Answers it and whether it is new."""
+    with database.transaction() as session:
+        return keep_in(session, origin, content, listing)
+
+
+def keep_in(session: Session, origin: str, content: Source, listing: int | None = None) -> tuple[int, bool]:
+    """`keep` in a transaction of the caller's. This process uses it after `refresh`, others within RECHECK_SECONDS."""
+    written = _canonical(content)
+    digest = _digest(written)
+    row = _locked_state(session)
+    newest = session.execute(
+        select(CatalogVersion.id, CatalogVersion.digest).order_by(CatalogVersion.id.desc()).limit(1)
+    ).first()
+    if newest is not None and listing is not None and listing < row.kept_listing:
+        return newest.id, False
+    row.synced_at, row.error, row.error_since = clock.now(), None, None
+    row.kept_listing = row.kept_listing if listing is None else listing
+    if newest is not None and newest.digest == digest:
+        return newest.id, False
+    version = CatalogVersion(source=origin, digest=digest, content=written, created_at=clock.now())
+    session.add(version)
+    session.flush()
+    return version.id, True
+
+
+def refresh() -> None:
+    """Have this process look for a newer version at its next question."""
+    _cache().checked_at = float("-inf")
 
 
 @database.retrying
 def _record_error(message: str) -> None:
     with database.transaction() as session:
-        row = _locked_state(session)
-        row.error = message
-        row.error_since = row.error_since or clock.now()
+        fail_in(session, message)
+
+
+def fail_in(session: Session, message: str) -> None:
+    """Keep why the source is of no use, and since when, in a transaction of the caller's."""
+    row = _locked_state(session)
+    row.error = message
+    row.error_since = row.error_since or clock.now()
 
 
 def _locked_state(session: Session) -> CatalogState:
@@ -172,7 +233,8 @@ def _locked_state(session: Session) -> CatalogState:
     return session.get_one(CatalogState, 1, with_for_update=True)
 
 
-def _read_source() -> Source:
+def read_file() -> Source:
+    """The catalog file, made from the default where there never was a catalog. Raises BrokenCatalog."""
     path = settings.current().catalog_file
     if not os.path.lexists(path) and _default_is_harmless():
         _write_default(path)
@@ -183,8 +245,7 @@ def _default_is_harmless() -> bool:
     """Whether the default may fill a gap: never in place of a real catalog whose file has gone missing."""
     with db.engine.connect() as connection:
         digest = connection.scalar(select(CatalogVersion.digest).order_by(CatalogVersion.id.desc()).limit(1))
-    default = source.read(source.DEFAULT)
-    return digest is None or digest == _digest(_canonical(default.product, default.prices))
+    return digest is None or digest == _digest(_canonical(source.read(source.DEFAULT)))
 
 
 def _write_default(path: Path) -> None:
@@ -199,7 +260,7 @@ def _refresh(cache: _Cache) -> Catalog:
     """Ask the database for the newest version and parse it when it is another than the one in use."""
     newest = _newest_id()
     if newest is None:
-        newest = sync().version
+        newest = 0 if _sells_through_stripe() else sync().version
     if cache.catalog is not None and cache.catalog.version == newest:
         return cache.put(cache.catalog)
     return cache.put(_load(newest))
@@ -207,13 +268,39 @@ def _refresh(cache: _Cache) -> Catalog:
 
 def _load(version: int) -> Catalog:
     """A stored version; 0 is what the environment alone says, with the plan `free` and no rates."""
+    return _read_version(version)[0]
+
+
+def _read_version(version: int) -> tuple[Catalog, list[Finding]]:
+    return _parse_source(_stored(version), version)
+
+
+def _stored(version: int) -> Source:
     if not version:
-        return vocabulary.parse({}, [], _defaults())[0]
+        return Source()
     with db.engine.connect() as connection:
-        content = connection.execute(select(CatalogVersion.content).where(CatalogVersion.id == version)).scalar_one()
+        query = select(CatalogVersion.source, CatalogVersion.content).where(CatalogVersion.id == version)
+        origin, content = connection.execute(query).one()
     stored = json.loads(content)
-    catalog, _findings = vocabulary.parse(stored["product"], stored["prices"], _defaults(), version=version)
-    return catalog
+    found = stored["products"] if "products" in stored else [(vocabulary.PRODUCT, stored["product"])]
+    prices = stored["prices"]
+    if origin == FILE and _sells_through_stripe():  # until the first sync: nobody can buy the file's prices there
+        prices = [price for price in prices if is_local(price)]
+    return Source([(object_id, metadata) for object_id, metadata in found], prices)
+
+
+def _parse_source(content: Source, version: int = 0) -> tuple[Catalog, list[Finding]]:
+    product, origins, findings = layers.merged(content.layers)
+    product_id = content.layers[0][0] if content.layers else vocabulary.PRODUCT
+    several = origins if len(content.layers) > 1 else None
+    catalog, found = vocabulary.parse(
+        product, content.prices, _defaults(), product_id=product_id, origins=several, version=version
+    )
+    return catalog, [*findings, *found]
+
+
+def _sells_through_stripe() -> bool:
+    return settings.current().stripe_secret_key is not None
 
 
 def _newest_id() -> int | None:
@@ -239,8 +326,13 @@ def _cache() -> _Cache:
     return cache
 
 
-def _canonical(product: Mapping[str, Any], prices: Sequence[Mapping[str, Any]]) -> str:
-    return json.dumps({"product": product, "prices": prices}, sort_keys=True, ensure_ascii=False)
+def _canonical(content: Source) -> str:
+    told: dict[str, Any] = {"prices": list(content.prices)}
+    if [object_id for object_id, _ in content.layers] == [vocabulary.PRODUCT]:
+        told["product"] = content.product
+    else:
+        told["products"] = [list(layer) for layer in content.layers]
+    return json.dumps(told, sort_keys=True, ensure_ascii=False)
 
 
 def _digest(content: str) -> str:

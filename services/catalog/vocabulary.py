@@ -31,11 +31,15 @@ def parse(
     defaults: Defaults = _NO_DEFAULTS,
     *,
     product_id: str = PRODUCT,
+    origins: Mapping[str, str] | None = None,
     version: int = 0,
 ) -> tuple[Catalog, list[Finding]]:
-    """The catalog that metadata and prices describe, and every mistake in them; never raises for one."""
+    """The catalog that metadata and prices describe, and every mistake in them; never raises for one.
+
+    `origins` names the product that each key of the metadata stands on, where there are several.
+    """
     findings: list[Finding] = []
-    reader = Reader(product_id, product, findings)
+    reader = Reader(product_id, product, findings, origins)
     stated = _read_product(reader, defaults)
     free_monthly = reader.credits("free_monthly_credits")
     credit_value = reader.decimal("credit_value")
@@ -76,7 +80,7 @@ def _read_product(reader: Reader, defaults: Defaults) -> Defaults:
     grace = reader.integer("grace_days", 0, _MAX_DAYS)
     suspend = reader.integer("suspend_days", 0, _MAX_DAYS)
     if grace is not None and suspend is not None and suspend < grace:
-        reader.remark("suspend_days is below grace_days", "both count from the first failed payment")
+        reader.remark("suspend_days is below grace_days", "both count from the first failed payment", "suspend_days")
     return replace(
         defaults,
         credit_name=reader.text("credit_name") or defaults.credit_name,
@@ -92,7 +96,9 @@ def _thresholds(reader: Reader) -> tuple[int, ...] | None:
     if parts is None:
         return None
     if not parts or not all(_PERCENT.fullmatch(part) for part in parts):
-        reader.complain("bad number: alert_thresholds", "percentages from 1 to 100 such as 70,90,100")
+        reader.complain(
+            "bad number: alert_thresholds", "percentages from 1 to 100 such as 70,90,100", "alert_thresholds"
+        )
         return None
     return tuple(sorted({int(part) for part in parts}))
 
@@ -103,12 +109,12 @@ def _read_rates(reader: Reader, credit_value: Decimal | None) -> dict[tuple[str,
         try:
             rate = parse_rate(key, value)
         except ValueError as error:
-            reader.remark(f"bad rate '{key}': {error}", "correct its value, such as per_unit=1")
+            reader.remark(f"bad rate '{key}': {error}", "correct its value, such as per_unit=1", key)
             continue
         if rate.cost_multiplier is not None and credit_value is None:
-            reader.remark(f"'{key}' is cost-based and credit_value is missing", "set what one credit is worth")
+            reader.remark(f"'{key}' is cost-based and credit_value is missing", "set what one credit is worth", key)
         elif (rate.op, rate.model) in rates:
-            reader.remark(f"'{key}' is a second rate for {label(rate.op, rate.model)}", "remove one of them")
+            reader.remark(f"'{key}' is a second rate for {label(rate.op, rate.model)}", "remove one of them", key)
         else:
             rates[rate.op, rate.model] = rate
     return rates

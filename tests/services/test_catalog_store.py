@@ -231,7 +231,7 @@ class TestCurrent:
         file.write_text(ONE)
         assert unit_price() == 1
         content = source.loads(TWO)
-        catalog.keep("file", content.product, content.prices)  # does not touch this process's memory
+        catalog.keep("file", content)  # does not touch this process's memory
         assert unit_price() == 1
         monkeypatch.setattr(store, "RECHECK_SECONDS", 0.0)
         assert unit_price() == 2
@@ -295,15 +295,15 @@ class TestPrecedence:
 class TestLint:
     @pytest.mark.usefixtures("file")
     def test_clean(self) -> None:
-        assert catalog.lint_current() == []
+        assert catalog.lint_file() == []
 
     def test_findings_of_the_file_itself_and_of_what_is_in_it(self, file: Path) -> None:
         file.write_text('plans = 1\n[product]\nsignup_credits = "x"\n[[prices]]\nid = "p1"\nprice_type = "base"\n')
-        found = [finding.object_id for finding in catalog.lint_current()]
+        found = [finding.object_id for finding in catalog.lint_file()]
         assert found == ["catalog file", "[product]", "p1"]
         assert versions() == []
 
     def test_a_broken_file_is_the_only_finding(self, file: Path) -> None:
         file.write_text(BROKEN)
-        (finding,) = catalog.lint_current()
+        (finding,) = catalog.lint_file()
         assert "line 2" in finding.message
