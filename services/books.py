@@ -205,10 +205,25 @@ class Book:
 
         An allowance that a reset or another plan has replaced ended then, whatever its date says.
         """
+        if not amount:
+            return
         self.post(lot, amount, reason, cause)
         replaced = lot.kind == Kind.ALLOWANCE and not lot.current
         if replaced or (lot.expires_at and lot.expires_at <= self.now):
             self.take_back(lot, amount, Reason.EXPIRY, ("lot", lot.id))
+
+    def return_taken(self, lot: Lot, removed: int, spent: int, reason: Reason, cause: Cause) -> None:
+        """Undo a taking back: `removed` credits had been in the lot, `spent` were paid for it by another lot."""
+        lot.removed -= removed
+        self.give_back(lot, removed + spent, reason, cause)
+
+    def add_debt(self, amount: int) -> None:
+        """Raise (or lower) what the account owes for credits that were spent before their money went back."""
+        if amount:
+            self.account.debt += amount
+            self.account_changed = True
+            if self.account.debt > MAX_BALANCE:
+                raise ValidationError({"credits": ["The debt would pass the largest total that can be kept."]})
 
     def add_unfunded(self, amount: int) -> None:
         """Raise (or lower) what no lot has covered yet."""

@@ -160,6 +160,30 @@ def invoices(params: Params) -> Iterator[Object]:
     return _all(_v1().invoices.list, params)
 
 
+# Money that goes back
+
+
+def charge(charge_id: str) -> Object:
+    return _ask(_v1().charges.retrieve, charge_id)
+
+
+def charges(params: Params) -> Iterator[Object]:
+    return _all(_v1().charges.list, params)
+
+
+def refunds(params: Params) -> Iterator[Object]:
+    return _all(_v1().refunds.list, params)
+
+
+def disputes(params: Params) -> Iterator[Object]:
+    return _all(_v1().disputes.list, params)
+
+
+def invoice_payments(params: Params) -> Iterator[Object]:
+    """How one finds a payment intent's invoice: the intent itself does not name it."""
+    return _all(_v1().invoice_payments.list, params)
+
+
 # Events
 
 

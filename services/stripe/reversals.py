@@ -1,0 +1,245 @@
+"""Money that goes back takes its credits back: refunds and disputes, however often and in whatever order they are told.
+
+A charge's refunded total and what its open or lost disputes hold are compared with what was done about them before, so
+only the difference is taken from the lot that the charge paid for, or returned to it. What was spent meanwhile becomes
+debt, which the next purchase pays first; granted credits are never touched.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from errors import StripeRefused
+from extensions import db
+from models.account import Subscription
+from models.credit import Kind, Lot, Reason
+from models.stripe import Purchase, Reversal
+from models.types import from_microseconds
+from rows import run
+from services import catalog, credits
+from services.books import LOTS, Book
+from services.stripe import customers, gateway, purchases
+from services.stripe.gateway import Object
+from services.stripe.sync import Apply
+
+_log = logging.getLogger("spillway.stripe")
+_HELD = ("needs_response", "under_review", "lost")
+"""Disputes in which the money is with the customer's bank. Inquiries (`warning_…`) have moved none."""
+
+
+@dataclass(frozen=True)
+class _Money:
+    """What a charge was and what of it went back, in minor units of its currency."""
+
+    charge: str
+    intent: str
+    paid: int
+    refunded: int
+    disputed: int
+
+
+# What went back
+
+
+def prepare(charge_id: str) -> Apply | None:
+    """What a charge's refunds and disputes mean here; None where it paid for nothing of ours."""
+    asked_at = datetime.now(UTC)
+    try:
+        money = _money_of(gateway.charge(charge_id))
+    except StripeRefused as refusal:
+        if refusal.stripe_code != "resource_missing":
+            raise
+        return None
+    if money is None:
+        return None
+    fulfil = _fulfilment(money.intent)
+    if fulfil is None and _purchase_of(money.intent) is None:
+        return _prepare_allowance(money, asked_at)
+    terms = catalog.current()
+
+    def apply(session: Session) -> None:
+        if fulfil is not None:  # the refund was told before the purchase, or the purchase never
+            fulfil(session)
+            session.flush()
+        bought = _purchase_of(money.intent, session)
+        if bought is not None and bought.lot_id is not None:
+            with credits.within(session.connection(), [bought.account_id], terms) as books:
+                _reverse(session, books[bought.account_id], bought.lot_id, money, asked_at)
+
+    return apply
+
+
+def _money_of(charge: Object) -> _Money | None:
+    intent = charge.get("payment_intent")
+    if not intent or not charge.get("paid") or not charge["amount"]:
+        return None
+    disputed = sum(
+        _within(dispute, charge)
+        for dispute in gateway.disputes({"charge": charge["id"], "limit": 100})
+        if dispute["status"] in _HELD
+    )
+    return _Money(
+        charge=str(charge["id"]),
+        intent=str(intent),
+        paid=int(charge.get("amount_captured") or charge["amount"]),
+        refunded=int(charge["amount_refunded"]),
+        disputed=disputed,
+    )
+
+
+def _within(dispute: Object, charge: Object) -> int:
+    """A dispute's amount in the charge's currency. Where the bank speaks of another one, all of it is disputed."""
+    if dispute["currency"] != charge["currency"]:
+        return int(charge["amount"])
+    return int(dispute["amount"])
+
+
+def _purchase_of(intent: str, session: Session | None = None) -> Purchase | None:
+    query = select(Purchase).where(Purchase.payment_intent == intent)
+    return (session or db.session).scalars(query.execution_options(populate_existing=True)).first()
+
+
+def _fulfilment(intent: str) -> Apply | None:
+    """The purchase's own sync, where it has not been written yet."""
+    known = _purchase_of(intent)
+    if known is not None and known.lot_id is not None:
+        return None
+    for session in gateway.sessions({"payment_intent": intent, "limit": 1}):
+        return purchases.prepare(str(session["id"]))
+    return None
+
+
+# A refunded invoice
+
+
+def _prepare_allowance(money: _Money, asked_at: datetime) -> Apply | None:
+    """The allowance of the period that a refunded invoice paid for."""
+    found = _invoice_of(money.intent)
+    if found is None:
+        return None
+    customer = customers.known(str(found.get("customer")))
+    details = (found.get("parent") or {}).get("subscription_details") or {}
+    if customer is None or not details.get("subscription"):
+        return None
+    account_id, stripe_id = customer.account_id, str(details["subscription"])
+    lines = found["lines"]["data"]
+    periods = [(_moment(line["period"]["start"]), _moment(line["period"]["end"])) for line in lines]
+    terms = catalog.current()
+
+    def apply(session: Session) -> None:
+        with credits.within(session.connection(), [account_id], terms) as books:
+            book = books[account_id]
+            for lot in _allowance_lots(session, account_id, stripe_id, periods):
+                if lot.current or book.now < lot.expires_at:  # type: ignore[operator]  # an allowance always expires
+                    _reverse(session, book, lot.id, money, asked_at)
+
+    return apply
+
+
+def _invoice_of(intent: str) -> Object | None:
+    listed = gateway.invoice_payments({"payment": {"type": "payment_intent", "payment_intent": intent}, "limit": 1})
+    for payment in listed:
+        return gateway.invoice(str(payment["invoice"]))
+    return None
+
+
+def _moment(seconds: int) -> datetime:
+    return from_microseconds(seconds * 1_000_000)
+
+
+def _allowance_lots(
+    session: Session, account_id: str, stripe_id: str, periods: list[tuple[datetime, datetime]]
+) -> list[Lot]:
+    """The lots issued for the subscription within these periods."""
+    own = select(Subscription.id).where(Subscription.stripe_id == stripe_id).scalar_subquery()
+    query = select(Lot).where(Lot.account_id == account_id, Lot.kind == Kind.ALLOWANCE, Lot.subscription_id == own)
+    found = session.scalars(query.order_by(Lot.created_at, Lot.id)).all()
+    return [lot for lot in found if any(start <= lot.period_start < end for start, end in periods if lot.period_start)]
+
+
+# Taking back, and giving back
+
+
+def _reverse(session: Session, book: Book, lot_id: str, money: _Money, asked_at: datetime) -> None:
+    """Bring the lot to where it must be after what went back in all; the steps that remain are written as entries."""
+    lot = _lot(session, book, lot_id)
+    row = session.get(Reversal, lot_id, populate_existing=True)
+    if row is None:
+        if not money.refunded and not money.disputed:
+            return
+        row = _begun(book, lot_id, money, asked_at)
+        session.add(row)
+    elif row.synced_at > asked_at:
+        return  # somebody asked Stripe after us and was quicker
+    cause = ("charge", money.charge)
+    row.synced_at = asked_at
+    if money.refunded != row.refunded:
+        row.refunded = money.refunded
+        _move(book, lot, row, Reason.REFUND, Reason.REFUND, cause)
+    if money.disputed != row.disputed:
+        row.disputed = money.disputed
+        _move(book, lot, row, Reason.DISPUTE, Reason.DISPUTE_REVERSAL, cause)
+    session.flush()
+
+
+def _lot(session: Session, book: Book, lot_id: str) -> Lot:
+    """Also one with nothing left, which a book does not bring along."""
+    if lot_id not in book.lots:
+        conn = session.connection()
+        book.add_loaded_lot(run(conn, [LOTS.select(conn, "id IN ?", [lot_id])])[0][0])
+    return book.lots[lot_id]
+
+
+def _begun(book: Book, lot_id: str, money: _Money, asked_at: datetime) -> Reversal:
+    return Reversal(
+        lot_id=lot_id,
+        account_id=book.account.id,
+        payment_intent=money.intent,
+        paid=money.paid,
+        refunded=0,
+        disputed=0,
+        taken=0,
+        from_lot=0,
+        absorbed=0,
+        debt=0,
+        created_at=book.now,
+        synced_at=asked_at,
+    )
+
+
+def _move(book: Book, lot: Lot, row: Reversal, taking: Reason, giving: Reason, cause: tuple[str, str]) -> None:
+    """The next step, up or down. Refunded and disputed money may be the same: no more than was paid goes back."""
+    gone = min(row.paid, row.refunded + row.disputed)
+    step = lot.issued * gone // row.paid - row.taken
+    if step > 0:
+        _take(book, lot, row, step, taking, cause)
+    elif step < 0:
+        _give(book, lot, row, -step, giving, cause)
+
+
+def _take(book: Book, lot: Lot, row: Reversal, amount: int, reason: Reason, cause: tuple[str, str]) -> None:
+    """First what left the lot unspent, then what is in it; the rest was spent, and is owed."""
+    absorbed = min(amount, max(0, lot.removed - row.from_lot - row.absorbed))
+    from_lot = min(amount - absorbed, lot.remaining)
+    owed = amount - absorbed - from_lot
+    row.taken, row.absorbed, row.from_lot = row.taken + amount, row.absorbed + absorbed, row.from_lot + from_lot
+    row.debt += owed
+    book.take_back(lot, from_lot, reason, cause)
+    book.add_debt(owed)
+
+
+def _give(book: Book, lot: Lot, row: Reversal, amount: int, reason: Reason, cause: tuple[str, str]) -> None:
+    """The same backwards. Debt that a later purchase has paid comes back as credits of this lot."""
+    debt = min(amount, row.taken - row.from_lot - row.absorbed)
+    forgiven = min(debt, row.debt)
+    from_lot = min(amount - debt, row.from_lot)
+    row.taken, row.absorbed = row.taken - amount, row.absorbed - (amount - debt - from_lot)
+    row.from_lot -= from_lot
+    row.debt -= forgiven
+    book.add_debt(-forgiven)
+    book.return_taken(lot, from_lot, debt - forgiven, reason, cause)
