@@ -212,10 +212,10 @@ class Book:
         if replaced or (lot.expires_at and lot.expires_at <= self.now):
             self.take_back(lot, amount, Reason.EXPIRY, ("lot", lot.id))
 
-    def return_taken(self, lot: Lot, removed: int, spent: int, reason: Reason, cause: Cause) -> None:
-        """Undo a taking back: `removed` credits had been in the lot, `spent` were paid for it by another lot."""
-        lot.removed -= removed
-        self.give_back(lot, removed + spent, reason, cause)
+    def return_taken(self, lot: Lot, amount: int, reason: Reason, cause: Cause) -> None:
+        """Undo a taking back; what has expired meanwhile expires at once."""
+        lot.removed -= amount
+        self.give_back(lot, amount, reason, cause)
 
     def add_debt(self, amount: int) -> None:
         """Raise (or lower) what the account owes for credits that were spent before their money went back."""

@@ -16,10 +16,10 @@ import settings
 from amounts import to_credits
 from errors import AlreadyVoided, Forbidden, NotFound
 from extensions import db
-from models.credit import Reason
+from models.credit import Lot, Reason
 from models.usage import UsageRecord
 from rows import run
-from services import credits, tokens
+from services import credits, debts, tokens
 from services.books import ENTRIES, LOTS, RECORDS, Book
 from services.credits import Wanted
 from services.tokens import Caller
@@ -166,7 +166,7 @@ def _void(account_id: str, record_id: str, reason: str) -> UsageRecord:
         record: UsageRecord = run(books.conn, [RECORDS.select(books.conn, "id IN ?", [record_id])])[0][0]
         if record.voided_at is not None:
             raise AlreadyVoided(voided_at=clock.rfc3339(record.voided_at))
-        _give_back(books.conn, book, record)
+        debts.claim(books.conn, book, _give_back(books.conn, book, record))
         book.add_unfunded(-(record.unfunded - record.settled))
         if capped and _is_counted(books.conn, book, record):
             book.charge_cap(record.token_id, -record.charged)
@@ -190,8 +190,8 @@ def _capped_token(record_id: str) -> set[str]:
     return {record.token_id} if record and record.token_id and identity and identity.cap is not None else set()
 
 
-def _give_back(conn: Connection, book: Book, record: UsageRecord) -> None:
-    """Post the opposite of every entry the record caused, settlements of its unfunded part included."""
+def _give_back(conn: Connection, book: Book, record: UsageRecord) -> list[Lot]:
+    """Post the opposite of every entry the record caused, settlements of its unfunded part included; the lots."""
     last = record.seq + record.entries
     own = ENTRIES.select(conn, "account_id IN ? AND seq > ? AND seq <= ?", [record.account_id], record.seq, last)
     settled = ENTRIES.select(conn, "cause_id IN ? AND reason = 'settle'", [record.id])
@@ -201,3 +201,4 @@ def _give_back(conn: Connection, book: Book, record: UsageRecord) -> None:
         book.add_loaded_lot(lot)
     for entry in entries:
         book.give_back(book.lots[entry.lot_id], -entry.change, Reason.VOID, ("usage", record.id))
+    return [book.lots[lot.id] for lot in lots]

@@ -17,9 +17,12 @@ from sqlalchemy import Connection, func, select
 import database
 from models.account import Account
 from models.credit import Hold, HoldState, Kind, LedgerEntry, Lot, Reason
+from models.stripe import Reversal
 from models.usage import SubjectHour, UsageHour, UsageRecord
 
-_TAKES_BACK = {Reason.EXPIRY, Reason.RESET, Reason.PLAN_CHANGE, Reason.REFUND, Reason.DISPUTE}
+_TAKES_BACK = {Reason.EXPIRY, Reason.RESET, Reason.PLAN_CHANGE}
+_GOES_BOTH_WAYS = {Reason.PLAN_CHANGE, Reason.REFUND, Reason.DISPUTE, Reason.DISPUTE_REVERSAL}
+"""What these reasons took they may return, to the same lot."""
 _PAGE = 1000
 
 
@@ -118,7 +121,7 @@ def _verify_entry(account_id: str, entry: Any, told: _Told) -> Iterator[Differen
     lot.remaining += entry.change
     told.kinds[entry.kind] += entry.change
     told.count(entry.seq)
-    if (entry.reason in _TAKES_BACK and entry.change < 0) or (entry.reason == Reason.PLAN_CHANGE and not begins):
+    if (entry.reason in _TAKES_BACK and entry.change < 0) or (entry.reason in _GOES_BOTH_WAYS and not begins):
         lot.removed -= entry.change
     if entry.reason == Reason.USAGE:
         told.usage[entry.seq] = (entry.kind, -entry.change, entry.cause_id)
@@ -185,7 +188,7 @@ def _verify_record(account_id: str, record: Any, told: _Told) -> Iterator[Differ
 
 
 def _verify_totals(conn: Connection, account_id: str, told: _Told) -> Iterator[Difference]:
-    """What the account's row sums up. Nothing can cause debt where nothing is bought."""
+    """What the account's row sums up."""
     account = conn.execute(select(Account.__table__).where(Account.id == account_id)).one()
     sums = select(
         func.coalesce(func.sum(UsageRecord.unfunded - UsageRecord.settled), 0),
@@ -193,7 +196,9 @@ def _verify_totals(conn: Connection, account_id: str, told: _Told) -> Iterator[D
     )
     unvoided = (UsageRecord.account_id == account_id) & UsageRecord.voided_at.is_(None)
     unfunded, overage = conn.execute(sums.where(unvoided)).one()
-    for name, value in {"unfunded": unfunded, "overage": overage, "debt": 0}.items():
+    owed = select(func.coalesce(func.sum(Reversal.debt), 0)).where(Reversal.account_id == account_id)
+    debt = conn.execute(owed).scalar_one()
+    for name, value in {"unfunded": unfunded, "overage": overage, "debt": debt}.items():
         if getattr(account, name) != value:
             yield Difference(account_id, name, f"is {getattr(account, name)}, the records make it {value}")
     if not account.seq == told.numbers == told.highest:

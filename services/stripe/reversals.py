@@ -7,29 +7,30 @@ debt, which the next purchase pays first; granted credits are never touched.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import select
+from sqlalchemy import Connection, func, select
 from sqlalchemy.orm import Session
 
 from errors import StripeRefused
 from extensions import db
 from models.account import Subscription
-from models.credit import Kind, Lot, Reason
+from models.credit import Kind, LedgerEntry, Lot, Reason
 from models.stripe import Purchase, Reversal
 from models.types import from_microseconds
 from rows import run
-from services import catalog, credits
+from services import catalog, credits, debts
 from services.books import LOTS, Book
+from services.debts import REVERSALS
 from services.stripe import customers, gateway, purchases
 from services.stripe.gateway import Object
 from services.stripe.sync import Apply
 
-_log = logging.getLogger("spillway.stripe")
 _HELD = ("needs_response", "under_review", "lost")
 """Disputes in which the money is with the customer's bank. Inquiries (`warning_…`) have moved none."""
+
+_REASONS = (Reason.REFUND, Reason.DISPUTE, Reason.DISPUTE_REVERSAL)
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,9 @@ def prepare(charge_id: str) -> Apply | None:
             session.flush()
         bought = _purchase_of(money.intent, session)
         if bought is not None and bought.lot_id is not None:
-            with credits.within(session.connection(), [bought.account_id], terms) as books:
-                _reverse(session, books[bought.account_id], bought.lot_id, money, asked_at)
+            conn = session.connection()
+            with credits.within(conn, [bought.account_id], terms) as books:
+                _reverse(conn, books[bought.account_id], bought.lot_id, money, asked_at)
 
     return apply
 
@@ -132,11 +134,12 @@ def _prepare_allowance(money: _Money, asked_at: datetime) -> Apply | None:
     terms = catalog.current()
 
     def apply(session: Session) -> None:
-        with credits.within(session.connection(), [account_id], terms) as books:
+        conn = session.connection()
+        with credits.within(conn, [account_id], terms) as books:
             book = books[account_id]
             for lot in _allowance_lots(session, account_id, stripe_id, periods):
                 if lot.current or book.now < lot.expires_at:  # type: ignore[operator]  # an allowance always expires
-                    _reverse(session, book, lot.id, money, asked_at)
+                    _reverse(conn, book, lot.id, money, asked_at)
 
     return apply
 
@@ -165,38 +168,35 @@ def _allowance_lots(
 # Taking back, and giving back
 
 
-def _reverse(session: Session, book: Book, lot_id: str, money: _Money, asked_at: datetime) -> None:
+def _reverse(conn: Connection, book: Book, lot_id: str, money: _Money, asked_at: datetime) -> None:
     """Bring the lot to where it must be after what went back in all; the steps that remain are written as entries."""
-    lot = _lot(session, book, lot_id)
-    row = session.get(Reversal, lot_id, populate_existing=True)
-    if row is None:
-        if not money.refunded and not money.disputed:
-            return
-        row = _begun(book, lot_id, money, asked_at)
-        session.add(row)
-    elif row.synced_at > asked_at:
+    found = run(conn, [REVERSALS.select(conn, "lot_id IN ?", [lot_id])])[0]
+    if not found and not money.refunded and not money.disputed:
+        return
+    row = found[0] if found else _begun(book, lot_id, money, asked_at)
+    if row.synced_at > asked_at:
         return  # somebody asked Stripe after us and was quicker
-    cause = ("charge", money.charge)
+    lot = _lot(conn, book, lot_id)
     row.synced_at = asked_at
     if money.refunded != row.refunded:
         row.refunded = money.refunded
-        _move(book, lot, row, Reason.REFUND, Reason.REFUND, cause)
+        _step(conn, book, lot, row, Reason.REFUND, Reason.REFUND)
     if money.disputed != row.disputed:
         row.disputed = money.disputed
-        _move(book, lot, row, Reason.DISPUTE, Reason.DISPUTE_REVERSAL, cause)
-    session.flush()
+        _step(conn, book, lot, row, Reason.DISPUTE, Reason.DISPUTE_REVERSAL)
+    changed = ("refunded", "disputed", "taken", "from_lot", "absorbed", "debt", "synced_at")
+    run(conn, [REVERSALS.update(conn, [row], changed) if found else REVERSALS.insert(conn, [row])])
 
 
-def _lot(session: Session, book: Book, lot_id: str) -> Lot:
+def _lot(conn: Connection, book: Book, lot_id: str) -> Lot:
     """Also one with nothing left, which a book does not bring along."""
     if lot_id not in book.lots:
-        conn = session.connection()
         book.add_loaded_lot(run(conn, [LOTS.select(conn, "id IN ?", [lot_id])])[0][0])
     return book.lots[lot_id]
 
 
 def _begun(book: Book, lot_id: str, money: _Money, asked_at: datetime) -> Reversal:
-    return Reversal(
+    return REVERSALS.make(
         lot_id=lot_id,
         account_id=book.account.id,
         payment_intent=money.intent,
@@ -212,34 +212,60 @@ def _begun(book: Book, lot_id: str, money: _Money, asked_at: datetime) -> Revers
     )
 
 
-def _move(book: Book, lot: Lot, row: Reversal, taking: Reason, giving: Reason, cause: tuple[str, str]) -> None:
+def _step(conn: Connection, book: Book, lot: Lot, row: Reversal, taking: Reason, giving: Reason) -> None:
     """The next step, up or down. Refunded and disputed money may be the same: no more than was paid goes back."""
     gone = min(row.paid, row.refunded + row.disputed)
     step = lot.issued * gone // row.paid - row.taken
     if step > 0:
-        _take(book, lot, row, step, taking, cause)
+        _take(conn, book, lot, row, step, taking)
     elif step < 0:
-        _give(book, lot, row, -step, giving, cause)
+        _give(conn, book, lot, row, -step, giving)
 
 
-def _take(book: Book, lot: Lot, row: Reversal, amount: int, reason: Reason, cause: tuple[str, str]) -> None:
+def _take(conn: Connection, book: Book, lot: Lot, row: Reversal, amount: int, reason: Reason) -> None:
     """First what left the lot unspent, then what is in it; the rest was spent, and is owed."""
-    absorbed = min(amount, max(0, lot.removed - row.from_lot - row.absorbed))
+    unspent = lot.removed - row.from_lot - row.absorbed - sum(paid for _, paid in _payments(conn, book, lot=lot.id))
+    absorbed = min(amount, max(0, unspent))
     from_lot = min(amount - absorbed, lot.remaining)
     owed = amount - absorbed - from_lot
     row.taken, row.absorbed, row.from_lot = row.taken + amount, row.absorbed + absorbed, row.from_lot + from_lot
     row.debt += owed
-    book.take_back(lot, from_lot, reason, cause)
+    book.take_back(lot, from_lot, reason, ("payment", row.payment_intent))
     book.add_debt(owed)
 
 
-def _give(book: Book, lot: Lot, row: Reversal, amount: int, reason: Reason, cause: tuple[str, str]) -> None:
-    """The same backwards. Debt that a later purchase has paid comes back as credits of this lot."""
+def _give(conn: Connection, book: Book, lot: Lot, row: Reversal, amount: int, reason: Reason) -> None:
+    """The same backwards. Debt that later purchases have paid goes back to them."""
     debt = min(amount, row.taken - row.from_lot - row.absorbed)
     forgiven = min(debt, row.debt)
     from_lot = min(amount - debt, row.from_lot)
     row.taken, row.absorbed = row.taken - amount, row.absorbed - (amount - debt - from_lot)
-    row.from_lot -= from_lot
-    row.debt -= forgiven
+    row.from_lot, row.debt = row.from_lot - from_lot, row.debt - forgiven
     book.add_debt(-forgiven)
-    book.return_taken(lot, from_lot, debt - forgiven, reason, cause)
+    book.return_taken(lot, from_lot, reason, ("payment", row.payment_intent))
+    _pay_back(conn, book, lot, debt - forgiven, reason)
+
+
+def _pay_back(conn: Connection, book: Book, lot: Lot, amount: int, reason: Reason) -> None:
+    """Return to the lots that paid this lot's debt what they paid, the last one first."""
+    returned = []
+    for payer_id, paid in reversed(_payments(conn, book, owner=lot.id)):
+        part = min(amount, paid)
+        if part:
+            payer = _lot(conn, book, payer_id)
+            book.return_taken(payer, part, reason, ("lot", lot.id))
+            returned.append(payer)
+            amount -= part
+    debts.claim(conn, book, returned)
+
+
+def _payments(
+    conn: Connection, book: Book, *, lot: str | None = None, owner: str | None = None
+) -> list[tuple[str, int]]:
+    """What lots have paid of others' debt: the payments of `lot`, or those for `owner`'s. (lot that paid, amount)."""
+    of_debts = (LedgerEntry.cause_type == "lot", LedgerEntry.reason.in_(_REASONS), LedgerEntry.reason != Reason.USAGE)
+    query = select(LedgerEntry.lot_id, -func.sum(LedgerEntry.change)).where(LedgerEntry.account_id == book.account.id)
+    query = query.where(*of_debts)
+    query = query.where(LedgerEntry.lot_id == lot) if lot is not None else query.where(LedgerEntry.cause_id == owner)
+    grouped = query.group_by(LedgerEntry.lot_id).order_by(func.min(LedgerEntry.seq))
+    return [(payer, int(paid)) for payer, paid in conn.execute(grouped)]
