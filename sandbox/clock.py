@@ -41,13 +41,21 @@ class Clock:
 
     def __init__(self, frozen: int | None = None, file: Path | None = None) -> None:
         self._frozen, self._file, self._offset = frozen, file, 0
+        self._last: int | None = None
         if file and not file.exists():
             self.set(frozen or int(time.time()))
 
     def now(self) -> int:
         if self._file:
-            return parse(self._file.read_text())
+            return self._read(self._file)
         return self._frozen if self._frozen is not None else int(time.time()) + self._offset
+
+    def _read(self, file: Path) -> int:
+        """Half-written by the other program (empty): what it was a moment ago."""
+        text = file.read_text().strip()
+        if text or self._last is None:
+            self._last = parse(text)
+        return self._last
 
     def set(self, moment: int) -> None:
         if self._file:

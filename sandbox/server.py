@@ -1,5 +1,6 @@
 """Serving the sandbox: on a port of its own, in a thread, with as many requests at once as come."""
 
+import logging
 import secrets
 import threading
 from pathlib import Path
@@ -12,6 +13,7 @@ from sandbox.clock import Clock
 from sandbox.control import Sandbox
 from sandbox.world import World
 
+log = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
 
 
@@ -38,7 +40,10 @@ class Running:
     def _tick(self) -> None:
         """What comes due while time passes, or when the other program moves the shared clock."""
         while not self._stopped.wait(TICK_SECONDS):
-            agenda.catch_up(self.world)
+            try:
+                agenda.catch_up(self.world)
+            except Exception:
+                log.exception("What is due could not be done")
 
     def stop(self) -> None:
         """Nothing is sent or answered after this."""

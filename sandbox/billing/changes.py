@@ -4,7 +4,7 @@ from sandbox import money
 from sandbox.billing import lines
 from sandbox.billing import subscriptions as life
 from sandbox.catalog import make_inline
-from sandbox.errors import invalid
+from sandbox.errors import ApiError, invalid
 from sandbox.events import emit
 from sandbox.params import Tree
 from sandbox.shapes import Obj, merge_metadata
@@ -15,15 +15,14 @@ PARTS = ("create_prorations", "always_invoice")
 
 def change_items(world: World, subscription: Obj, wanted: list[Tree], params: Tree) -> None:
     """Apply `items`; what was paid for the old ones is credited and the rest of the period charged, if wanted."""
-    before = {item["id"]: dict(item) for item in life.items_of(world, subscription)}
+    before = copies(world, subscription)
     interval = life.cycle(world, before.values())
-    for number, one in enumerate(wanted):
-        _apply(world, subscription, one, f"items[{number}]")
-    items = life.items_of(world, subscription)
-    if not items:
-        raise invalid("A subscription must have at least one item.", "items")
-    life.check_prices([world.objects["price"][item["_price"]] for item in items], "items")
-    reset = life.cycle(world, items) != interval or params.get("billing_cycle_anchor") == "now"
+    try:
+        items = _exchange(world, subscription, wanted)
+        reset = life.cycle(world, items) != interval or begins_anew(params)
+    except ApiError:
+        put_back(world, subscription, before)
+        raise
     trialing = subscription["status"] == "trialing"
     moment = params.get("proration_date", world.now())
     behavior = params.get("proration_behavior", "create_prorations")
@@ -37,6 +36,37 @@ def change_items(world: World, subscription: Obj, wanted: list[Tree], params: Tr
     if reset or behavior == "always_invoice":
         collect = params.get("payment_behavior") != "default_incomplete"
         life.invoice_now(world, subscription, whole_period=reset, collect=collect)
+
+
+def copies(world: World, subscription: Obj) -> dict[str, Obj]:
+    """Its items as they are now, by id."""
+    return {item["id"]: dict(item) for item in life.items_of(world, subscription)}
+
+
+def put_back(world: World, subscription: Obj, wanted: dict[str, Obj]) -> None:
+    """Make its items what they were, or were to be."""
+    for item in life.items_of(world, subscription):
+        if item["id"] not in wanted:
+            world.delete(item)
+    for item_id, values in wanted.items():
+        world.objects["subscription_item"][item_id] = dict(values)
+
+
+def begins_anew(params: Tree) -> bool:
+    return bool(params.get("billing_cycle_anchor", {}).get("type") == "now")
+
+
+def _exchange(world: World, subscription: Obj, wanted: list[Tree]) -> list[Obj]:
+    for number, one in enumerate(wanted):
+        _apply(world, subscription, one, f"items[{number}]")
+    items = life.items_of(world, subscription)
+    if not items:
+        raise invalid("A subscription must have at least one item.", "items")
+    prices = [world.objects["price"][item["_price"]] for item in items]
+    life.check_prices(prices, "items")
+    if prices[0]["currency"] != subscription["currency"]:
+        raise invalid(f"The subscription is in {subscription['currency']}; its currency can not be changed.", "items")
+    return items
 
 
 def _apply(world: World, subscription: Obj, wanted: Tree, param: str) -> None:

@@ -1,7 +1,5 @@
 """What `payment_behavior` makes of a change whose payment does not go through at once."""
 
-import copy
-
 from sandbox import payments
 from sandbox.billing import changes, invoices
 from sandbox.billing import subscriptions as life
@@ -46,11 +44,11 @@ def _would_be_paid(world: World, subscription: Obj, wanted: list[Tree], params: 
 def _hold(world: World, subscription: Obj, wanted: list[Tree], params: Tree) -> None:
     """The invoice stands, the change waits for it: 23 hours, then both are gone."""
     before = {name: subscription[name] for name in HELD}
-    items = {item["id"]: dict(item) for item in life.items_of(world, subscription)}
+    items = changes.copies(world, subscription)
     changes.change_items(world, subscription, wanted, params)
-    after = {item["id"]: dict(item) for item in life.items_of(world, subscription)}
-    subscription["_pending"] = {"items": copy.deepcopy(after), "anchor": subscription["billing_cycle_anchor"]}
-    _restore(world, items, after)
+    after = changes.copies(world, subscription)
+    subscription["_pending"] = {"items": after, "anchor": subscription["billing_cycle_anchor"]}
+    changes.put_back(world, subscription, items)
     subscription.update(before)
     subscription["pending_update"] = {
         "billing_cycle_anchor": None,
@@ -66,13 +64,6 @@ def _shown(item: Obj) -> Obj:
     return {"id": item["id"], "object": "subscription_item", "price": item["_price"], "quantity": item["quantity"]}
 
 
-def _restore(world: World, wanted: dict[str, Obj], present: dict[str, Obj]) -> None:
-    for gone in present.keys() - wanted.keys():
-        world.delete(world.objects["subscription_item"][gone])
-    for item_id, values in wanted.items():
-        world.objects["subscription_item"][item_id] = dict(values)
-
-
 def follow_invoice(world: World, invoice: Obj, news: str) -> None:
     """Paid after all: the change comes into force."""
     subscription = world.find("subscription", invoices.subscription_of(invoice))
@@ -81,8 +72,7 @@ def follow_invoice(world: World, invoice: Obj, news: str) -> None:
     if subscription["latest_invoice"] != invoice["id"]:
         return
     waiting = subscription.pop("_pending")
-    present = {item["id"]: item for item in life.items_of(world, subscription)}
-    _restore(world, waiting["items"], present)
+    changes.put_back(world, subscription, waiting["items"])
     subscription.update(pending_update=None, billing_cycle_anchor=waiting["anchor"])
     emit(world, "customer.subscription.pending_update_applied", subscription)
     emit(world, "customer.subscription.updated", subscription)

@@ -55,7 +55,7 @@ def _of_subscription(other: World, params: Tree, details: Tree) -> Obj:
 
 
 def _change(other: World, subscription: Obj, details: Tree) -> None:
-    if "items" in details or details.get("billing_cycle_anchor") == "now":
+    if "items" in details or changes.begins_anew(details):
         change = only(details, CHANGES) | {"payment_behavior": "allow_incomplete"}
         changes.change_items(other, subscription, details.get("items", []), change)
     if "trial_end" in details:

@@ -1,9 +1,11 @@
 """Subscriptions over the API; their life is in sandbox.billing."""
 
+import copy
+
 from sandbox import checkout, methods
 from sandbox.billing import changes, pending
 from sandbox.billing import subscriptions as life
-from sandbox.errors import invalid, missing
+from sandbox.errors import ApiError, invalid, missing
 from sandbox.events import emit
 from sandbox.params import Tree
 from sandbox.routing import PAGING, in_range, only, page, refuse, retrieves, route, searches, shown
@@ -113,16 +115,26 @@ def update(world: World, params: Tree, subscription_id: str) -> Obj:
     refuse(params, (*NOT_IMITATED, "add_invoice_items"))
     subscription = world.get("subscription", subscription_id)
     _refuse_ended(subscription, params)
-    if "items" in params or "billing_cycle_anchor" in params:
-        pending.change(world, subscription, params.get("items", []), params)
+    before = copy.deepcopy(subscription)
+    try:
+        _update(world, subscription, params)
+    except ApiError:
+        subscription.update(before)
+        raise
+    emit(world, "customer.subscription.updated", subscription)
+    return shown(world, subscription, params)
+
+
+def _update(world: World, subscription: Obj, params: Tree) -> None:
+    """A new card first: it may have to pay for the rest."""
     _change_fields(world, subscription, params)
-    if "trial_end" in params:
-        changes.set_trial_end(world, subscription, params["trial_end"])
     changes.set_cancellation(world, subscription, params)
     if "pause_collection" in params:
         changes.set_pause(world, subscription, params["pause_collection"])
-    emit(world, "customer.subscription.updated", subscription)
-    return shown(world, subscription, params)
+    if "items" in params or "billing_cycle_anchor" in params:
+        pending.change(world, subscription, params.get("items", []), params)
+    if "trial_end" in params:
+        changes.set_trial_end(world, subscription, params["trial_end"])
 
 
 def _refuse_ended(subscription: Obj, params: Tree) -> None:
@@ -219,7 +231,7 @@ def update_item(world: World, params: Tree, item_id: str) -> Obj:
     wanted = {"id": item_id} | only(params, ("price", "price_data", "quantity", "metadata"))
     pending.change(world, subscription, [wanted], params)
     emit(world, "customer.subscription.updated", subscription)
-    return shown(world, item, params)
+    return shown(world, world.get("subscription_item", item_id), params)
 
 
 @route("DELETE", "/v1/subscription_items/{}", "SubscriptionItemDeleteParams")
