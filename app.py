@@ -26,6 +26,7 @@ from blueprints.tokens import pages as tokens_pages
 from blueprints.usage import api as usage_api
 from blueprints.usage import pages as usage_pages
 from blueprints.usage import statement_api, statement_pages
+from blueprints.webhooks import stripe as stripe_webhooks
 from services import catalog, people
 from settings import Settings, SettingsError
 
@@ -54,7 +55,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     guard.register(app)
     filters.register(app)
     navigation.register(app)
-    for module in (usage_api, statement_api, accounts_api, tokens_api, openapi):
+    for module in (stripe_webhooks, usage_api, statement_api, accounts_api, tokens_api, openapi):
         app.register_blueprint(module.blueprint)
         extensions.csrf.exempt(module.blueprint)
     for module in (auth_pages, account_pages, members_pages, invitation_pages):

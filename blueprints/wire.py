@@ -149,12 +149,7 @@ def _query() -> dict[str, str]:
 
 def read_json(limit: int = BODY_LIMIT, optional: bool = False, unchecked: str | None = None) -> dict[str, Any]:
     """The request's JSON object. Raises PayloadTooLarge, UnsupportedMediaType, MalformedJson, ValidationError."""
-    request.max_content_length = limit + 1  # in place of the pages' own
-    if (request.content_length or 0) > limit:
-        raise errors.PayloadTooLarge(f"At most {limit} bytes.")
-    raw = _read(limit + 1)
-    if len(raw) > limit:
-        raise errors.PayloadTooLarge(f"At most {limit} bytes.")
+    raw = read_raw(limit)
     if optional and not raw:
         return {}
     if request.mimetype != "application/json":
@@ -163,6 +158,17 @@ def read_json(limit: int = BODY_LIMIT, optional: bool = False, unchecked: str | 
     if not isinstance(value, dict):
         raise ValidationError({"body": ["Must be an object."]})
     return value
+
+
+def read_raw(limit: int) -> bytes:
+    """The request's body as it came. Raises PayloadTooLarge, BadRequest."""
+    request.max_content_length = limit + 1  # in place of the pages' own
+    if (request.content_length or 0) > limit:
+        raise errors.PayloadTooLarge(f"At most {limit} bytes.")
+    raw = _read(limit + 1)
+    if len(raw) > limit:
+        raise errors.PayloadTooLarge(f"At most {limit} bytes.")
+    return raw
 
 
 def _read(size: int) -> bytes:

@@ -17,7 +17,7 @@ from extensions import db
 from models.operation import JobRun
 from services import credits, holds, mailer, pruning
 from services.stripe import catalog as stripe_catalog
-from services.stripe import customers
+from services.stripe import customers, inbox, subscriptions
 
 _log = logging.getLogger("spillway.jobs")
 _PAGE = 500
@@ -54,6 +54,11 @@ def _until_done(step: Callable[[int], int]) -> Callable[[bool], int]:
     return work
 
 
+def _renew(_by_hand: bool) -> int:
+    """First what needs nobody's word, so that nobody waits for Stripe who is not on a subscription of Stripe's."""
+    return _until_done(credits.renew_due)(_by_hand) + subscriptions.renew_due()
+
+
 def _sync_catalog(_by_hand: bool) -> int:
     return int(stripe_catalog.sync().changed)
 
@@ -62,10 +67,11 @@ JOBS = {
     job.name: job
     for job in (
         Job("sync-catalog", 15, _sync_catalog, stripe_seconds=900),
-        Job("renew-allowances", 60, _until_done(credits.renew_due)),
+        Job("renew-allowances", 60, _renew),
         Job("expire-lots", 60, _until_done(credits.expire_due)),
         Job("expire-holds", 60, _until_done(holds.expire_due)),
         Job("create-customers", 60, lambda _by_hand: customers.create_missing()),
+        Job("retry-inbox", 30, inbox.retry_due),
         Job("send-outbox", 15, mailer.send_due),
         Job("prune", 3600, lambda _by_hand: pruning.prune()),
     )

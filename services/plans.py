@@ -1,9 +1,9 @@
 """Which plan an account is on, and its periods, on a locked account's book. Only services/credits.py hands books out.
 
 A plan that an operator set stays in force until it ends: it is an agreement made by people, and setting the plan
-`free` ends it. Then the oldest subscription counts that Stripe shows as in force, else the free plan. Local plans follow a
-monthly anchor. A subscription's periods are Stripe's; beyond the one that Stripe has shown nothing is issued here,
-unless Stripe can not be asked (`assume_renewed`). Stripe itself is asked elsewhere, and never under this lock.
+`free` ends it. Then the oldest subscription counts that Stripe shows as in force, else the free plan. Local plans
+follow a monthly anchor. A subscription's periods are Stripe's; beyond the one that Stripe has shown nothing is issued
+here, unless Stripe can not be asked (`assume_renewed`). Stripe itself is asked elsewhere, and never under this lock.
 """
 
 from __future__ import annotations

@@ -111,6 +111,7 @@ PAGES: dict[str, Visit] = {
     "GET /readyz": Visit("public"),
     "GET /metrics": Visit("public"),
     "GET /api/docs": Visit("public"),
+    "POST /webhooks/stripe": Visit("public", gone=404),
     "GET /signup": Visit("public"),
     "POST /signup": Visit("public"),
     "GET /login": Visit("public"),

@@ -32,6 +32,7 @@ Params = Mapping[str, Any]
 Object = dict[str, Any]
 
 stripe.enable_telemetry = False
+logging.getLogger("stripe").setLevel(logging.WARNING)  # below that it repeats messages that name people and cards
 
 
 class BadEvent(SpillwayError):
@@ -135,8 +136,9 @@ def sessions(params: Params) -> Iterator[Object]:
 
 
 def subscription(subscription_id: str) -> Object:
-    """With its items' prices and their products."""
-    return _ask(_v1().subscriptions.retrieve, subscription_id, params={"expand": ["items.data.price.product"]})
+    """With its customer, its items' prices and their products."""
+    params = {"expand": ["customer", "items.data.price.product"]}
+    return _ask(_v1().subscriptions.retrieve, subscription_id, params=params)
 
 
 def subscriptions(params: Params) -> Iterator[Object]:

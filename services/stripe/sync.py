@@ -8,6 +8,7 @@ transaction that holds more. It decides by what is in the database then, so it m
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy.orm import Session
 
@@ -16,6 +17,7 @@ from services import catalog
 
 Apply = Callable[[Session], None]
 """Writes what was fetched, in a transaction of the caller's. May run more than once, each time from the start."""
+_CLOCK_SLIPS = timedelta(minutes=10)
 
 
 def run(apply: Apply | None) -> bool:
@@ -31,3 +33,16 @@ def run(apply: Apply | None) -> bool:
 def _run(apply: Apply) -> None:
     with database.transaction() as session:
         apply(session)
+
+
+def moment(seconds: int | None) -> datetime | None:
+    """Stripe's time: whole seconds since 1970."""
+    return None if seconds is None else datetime.fromtimestamp(int(seconds), UTC)
+
+
+def is_older(asked_at: datetime, synced_at: datetime) -> bool:
+    """Whether the row shows what Stripe said to somebody who asked after `asked_at`: that is at least as new.
+
+    A row from far ahead was written under a clock that was set back since, and tells nothing.
+    """
+    return asked_at < synced_at < asked_at + _CLOCK_SLIPS
