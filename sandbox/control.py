@@ -134,6 +134,14 @@ class Sandbox:
         """The banks answer now: as the account number says, or `succeed` or `fail` for all of them. How many."""
         return int(self.call("POST", "debits", {"outcome": outcome, "intent": intent})["settled"])
 
+    def dispute(self, charge: str, **options: Any) -> Json:
+        """The cardholder's bank disputes a charge: `amount` (all of it), `status` (needs_response), `reason`."""
+        return dict(self.call("POST", f"charges/{charge}/dispute", options))
+
+    def close_dispute(self, dispute: str, status: str) -> Json:
+        """The bank decides: won, lost, warning_closed or prevented."""
+        return dict(self.call("POST", f"disputes/{dispute}/close", {"status": status}))
+
 
 def _moment(value: datetime | str | int) -> str:
     return value.astimezone(UTC).isoformat() if isinstance(value, datetime) else str(value)

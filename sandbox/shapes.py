@@ -40,6 +40,7 @@ PREFIXES = {
     "charge": "ch",
     "checkout.session": "cs_test",
     "customer": "cus",
+    "dispute": "dp",
     "event": "evt",
     "invoice": "in",
     "invoice_payment": "inpay",

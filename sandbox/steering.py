@@ -6,7 +6,7 @@ from typing import Any
 from flask import Blueprint, jsonify, request
 from flask.typing import ResponseReturnValue
 
-from sandbox import checkout, clock, faults, methods, payments, setups
+from sandbox import checkout, clock, disputes, faults, methods, payments, setups
 from sandbox.api import world
 from sandbox.billing import agenda
 from sandbox.cards import CARDS
@@ -218,3 +218,20 @@ def settle_debits() -> ResponseReturnValue:
         for intent in chosen:
             payments.settle(here, intent, outcome)
         return jsonify({"settled": len(chosen)})
+
+
+@blueprint.post("/charges/<charge_id>/dispute")
+def open_dispute(charge_id: str) -> ResponseReturnValue:
+    here, body = world(), _body()
+    with here.lock:
+        charge, status = here.get("charge", charge_id), str(body.get("status", "needs_response"))
+        dispute = disputes.open_dispute(here, charge, body.get("amount"), status, str(body.get("reason", "fraudulent")))
+        return jsonify(render(here, dispute))
+
+
+@blueprint.post("/disputes/<dispute_id>/close")
+def close_dispute(dispute_id: str) -> ResponseReturnValue:
+    here = world()
+    with here.lock:
+        dispute = disputes.close_dispute(here, here.get("dispute", dispute_id), str(_body().get("status")))
+        return jsonify(render(here, dispute))
