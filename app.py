@@ -16,11 +16,17 @@ import metrics
 from blueprints import docs, filters, health, navigation, openapi, security, wire
 from blueprints import metrics as metrics_page
 from blueprints.accounts import api as accounts_api
+from blueprints.admin import pages as admin_pages
 from blueprints.auth import accounts as account_pages
 from blueprints.auth import guard
 from blueprints.auth import invitations as invitation_pages
 from blueprints.auth import members as members_pages
 from blueprints.auth import pages as auth_pages
+from blueprints.checkout import api as checkout_api
+from blueprints.checkout import billing as billing_pages
+from blueprints.checkout import pages as checkout_pages
+from blueprints.pricing import api as pricing_api
+from blueprints.pricing import pages as pricing_pages
 from blueprints.tokens import api as tokens_api
 from blueprints.tokens import pages as tokens_pages
 from blueprints.usage import api as usage_api
@@ -55,12 +61,23 @@ def create_app(settings: Settings | None = None) -> Flask:
     guard.register(app)
     filters.register(app)
     navigation.register(app)
-    for module in (stripe_webhooks, usage_api, statement_api, accounts_api, tokens_api, openapi):
+    for module in (stripe_webhooks, usage_api, statement_api, accounts_api, tokens_api, checkout_api, pricing_api, openapi):
         app.register_blueprint(module.blueprint)
         extensions.csrf.exempt(module.blueprint)
     for module in (auth_pages, account_pages, members_pages, invitation_pages):
         app.register_blueprint(module.blueprint)
-    for module in (usage_pages, statement_pages, tokens_pages, docs, health, metrics_page):
+    for module in (
+        usage_pages,
+        statement_pages,
+        tokens_pages,
+        billing_pages,
+        checkout_pages,
+        pricing_pages,
+        admin_pages,
+        docs,
+        health,
+        metrics_page,
+    ):
         app.register_blueprint(module.blueprint)
     cli.register(app)
     guard.check(app)

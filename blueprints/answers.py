@@ -122,6 +122,38 @@ _DRAWN: dict[str, Schema] = {
 _MOVED = _object({"opening_balance": _NUMBER, "change": _NUMBER, "closing_balance": _NUMBER})
 _ENTRIES: Schema = {"type": "array", "items": {"$ref": "#/components/schemas/LedgerEntry"}}
 
+_STRINGS: Schema = {"type": "array", "items": _STRING}
+_PLAN = _object(
+    {
+        "tier": _STRING,
+        "name": _STRING,
+        "interval": _maybe(_STRING),
+        "amount": _maybe(_INTEGER),
+        "currency": _maybe(_STRING),
+        "included_credits": _NUMBER,
+        "features": _STRINGS,
+        "price": _maybe(_STRING),
+        "unit_amount_decimal": _STRING,
+        "interval_count": _INTEGER,
+        "price_type": _STRING,
+        "free_credits": _NUMBER,
+    },
+    optional=("unit_amount_decimal", "interval_count", "price_type", "free_credits"),
+)
+_CREDIT_PACK = _object(
+    {
+        "price": _maybe(_STRING),
+        "unit_amount": _maybe(_INTEGER),
+        "currency": _STRING,
+        "credits_per_unit": _NUMBER,
+        "min_credits": _maybe(_NUMBER),
+        "max_credits": _maybe(_NUMBER),
+        "unit_amount_decimal": _STRING,
+        "transform_quantity": _object({"divide_by": _INTEGER, "round": {"type": "string", "enum": ["up", "down"]}}),
+    },
+    optional=("unit_amount_decimal", "transform_quantity"),
+)
+
 CSV = "Csv"
 """The name of every answer that is a table for spreadsheets."""
 
@@ -304,5 +336,45 @@ ANSWERS: dict[str, Schema] = {
     "Token": _object(_TOKEN),
     "NewToken": _object(_TOKEN | {"token": _STRING}),
     "TokenList": _list("Token"),
+    "Plans": _object(
+        {
+            "credit_name": _STRING,
+            "currency": _maybe(_STRING),
+            "free": _object(
+                {
+                    "tier": _STRING,
+                    "name": _STRING,
+                    "included_credits": _NUMBER,
+                    "signup_credits": _NUMBER,
+                    "features": _STRINGS,
+                }
+            ),
+            "plans": {"type": "array", "items": _PLAN},
+            "credit_packs": {"type": "array", "items": _CREDIT_PACK},
+            "payments_enabled": _BOOLEAN,
+        }
+    ),
+    "Customer": _object({"customer": _STRING}),
+    "Checkout": _object({"url": _STRING, "session": _STRING}),
+    "SetupIntent": _object({"client_secret": _STRING, "publishable_key": _maybe(_STRING)}),
+    "Portal": _object({"url": _STRING}),
+    "Purchase": _object(
+        {
+            "id": _STRING,
+            "session": _STRING,
+            "mode": {"type": "string", "enum": ["payment", "subscription"]},
+            "status": {"type": "string", "enum": ["open", "pending", "paid", "failed", "expired"]},
+            "price": _maybe(_STRING),
+            "credits": _NUMBER,
+            "amount": _maybe(_INTEGER),
+            "currency": _maybe(_STRING),
+            "invoice": _maybe(_STRING),
+            "subscription": _maybe(_STRING),
+            "lot": _maybe(_STRING),
+            "created_at": _TIME,
+            "paid_at": _maybe(_TIME),
+        }
+    ),
+    "PurchaseList": _list("Purchase"),
     "OpenApi": {"type": "object", "required": ["openapi", "info", "paths", "components"]},
 }

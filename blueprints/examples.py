@@ -40,6 +40,10 @@ BODIES: dict[str, dict[str, Any]] = {
     "post_holds_hold_id_capture": {"credits": 31.25, "operation": "video_minute"},
     "post_holds_hold_id_release": {},
     "post_tokens": {"name": "backend", "scopes": ["read", "write"], "cap": 1000},
+    "post_stripe_customer": {},
+    "post_stripe_checkout": {"credits": 1000, "success_path": "/usage"},
+    "post_stripe_setup_intent": {},
+    "post_stripe_portal": {"return_path": "/billing"},
     "post_accounts": {"external_id": "acme", "name": "Acme Vision", "email": "owner@acme.example"},
     "patch_accounts_ref": {"name": "Acme Vision Ltd"},
     "post_accounts_ref_grants": {"credits": 500, "reason": "Goodwill"},
@@ -142,6 +146,50 @@ _TOKEN_ROW = {
     "expires_at": None,
     "last_used_at": None,
     "revoked_at": None,
+}
+_SESSION = "cs_test_a1n53Z1XyVeKPuAVz8dW9"
+_PURCHASE = {
+    "id": "pur_01m7ykmw3f5s2rkq8h1xwtb",
+    "session": _SESSION,
+    "mode": "payment",
+    "status": "paid",
+    "price": "price_1SVaKD2eZvKYlo2C",
+    "credits": 1000,
+    "amount": 1500,
+    "currency": "usd",
+    "invoice": "in_1SVaKE2eZvKYlo2C",
+    "subscription": None,
+    "lot": "lot_01m7ykmw3h8xk0s1y6v5d2c",
+    "created_at": "2026-11-21T09:58:00Z",
+    "paid_at": _NOW,
+}
+_PLANS = {
+    "credit_name": "credits",
+    "currency": "usd",
+    "free": {"tier": "free", "name": "Free", "included_credits": 0, "signup_credits": 100, "features": []},
+    "plans": [
+        {
+            "tier": "team",
+            "name": "Team",
+            "interval": "month",
+            "amount": 4900,
+            "currency": "usd",
+            "included_credits": 25_000,
+            "features": ["Unlimited members", "E-mail support"],
+            "price": "price_1SVaKB2eZvKYlo2C",
+        }
+    ],
+    "credit_packs": [
+        {
+            "price": "price_1SVaKD2eZvKYlo2C",
+            "unit_amount": 100,
+            "currency": "usd",
+            "credits_per_unit": 100,
+            "min_credits": 500,
+            "max_credits": 100_000,
+        }
+    ],
+    "payments_enabled": True,
 }
 PROBLEM = {
     "type": "/api/docs#insufficient_credits",
@@ -296,6 +344,13 @@ ANSWERS: dict[str, Any] = {
     "Token": _TOKEN_ROW,
     "NewToken": _TOKEN_ROW | {"token": "spw_gbf6r8kmw7zh41w4…"},
     "TokenList": _list(_TOKEN_ROW),
+    "Plans": _PLANS,
+    "Customer": {"customer": "cus_TSVa1n53Z1XyVe"},
+    "Checkout": {"url": f"https://checkout.stripe.com/c/pay/{_SESSION}", "session": _SESSION},
+    "SetupIntent": {"client_secret": "seti_1SVaKF2eZvKYlo2C_secret_…", "publishable_key": "pk_live_…"},
+    "Portal": {"url": "https://billing.stripe.com/p/session/live_…"},
+    "Purchase": _PURCHASE,
+    "PurchaseList": _list(_PURCHASE),
 }
 """An answer for each schema of that name; tables for spreadsheets are by operation."""
 

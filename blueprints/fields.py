@@ -233,3 +233,10 @@ class AccountRef(Text):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(low=1, high=128, pattern=r"[A-Za-z0-9._:@-]+", **kwargs)
+
+
+class ReturnPath(Text):
+    """Where a browser goes after Stripe; `services.stripe.returns` says which addresses are allowed."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(low=1, high=2000, **kwargs)

@@ -9,6 +9,7 @@ from flask import Flask
 from markupsafe import Markup
 
 import clock
+import money
 
 
 def amount(value: int | Decimal | None) -> str:
@@ -48,4 +49,6 @@ def when(value: datetime | None, only: str = "") -> Markup:
 
 
 def register(app: Flask) -> None:
-    app.jinja_env.filters.update(credits=amount, change=change, short=short, stamp=clock.rfc3339, when=when)
+    app.jinja_env.filters.update(
+        credits=amount, change=change, money=money.show, short=short, stamp=clock.rfc3339, when=when
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from flask import Flask, request, url_for
@@ -14,22 +15,34 @@ _ENTRIES = (
     ("Usage", "usage_pages.index"),
     ("Ledger", "statement_pages.ledger_page"),
     ("Statement", "statement_pages.statement_page"),
+    ("Billing", "billing_pages.index"),
+    ("Buy credits", "checkout_pages.buy"),
+    ("Pricing", "pricing_pages.index"),
     ("Tokens", "tokens_pages.index"),
     ("Members", "members_pages.index"),
     ("Settings", "auth_pages.settings"),
 )
 
 
+_PUBLIC = (("Pricing", "pricing_pages.index"),)
+_OPERATORS = (("Admin", "admin_pages.index"),)
+
+
 def _context() -> dict[str, Any]:
     if not current_user.is_authenticated:
-        return {"nav": [], "nav_account": None, "nav_places": []}
+        return {"nav": _links(_PUBLIC), "nav_account": None, "nav_places": []}
     account = guard.account_or_none()
-    entries = _ENTRIES if account is not None else _ENTRIES[-1:]
-    nav = [
+    entries = _ENTRIES if account is not None else (*_PUBLIC, _ENTRIES[-1])
+    if current_user.is_operator:
+        entries = (*entries, *_OPERATORS)
+    return {"nav": _links(entries), "nav_account": account, "nav_places": members.places(current_user.id)}
+
+
+def _links(entries: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    return [
         {"label": label, "url": url_for(endpoint), "active": request.endpoint == endpoint}
         for label, endpoint in entries
     ]
-    return {"nav": nav, "nav_account": account, "nav_places": members.places(current_user.id)}
 
 
 def register(app: Flask) -> None:

@@ -41,6 +41,7 @@ _FIELD_SCHEMAS: dict[type, dict[str, Any]] = {
     fields.Choice: {"type": "string"},
     fields.Key: {"type": "string"},
     fields.AccountRef: {"type": "string"},
+    fields.ReturnPath: {"type": "string"},
     marshmallow.fields.Dict: {"type": "object", "additionalProperties": {"type": "string"}},
 }
 TAGS = {
@@ -51,6 +52,9 @@ TAGS = {
     "ledger": "Ledger and statements",
     "statement": "Ledger and statements",
     "tokens": "Tokens",
+    "plans": "Buying",
+    "stripe": "Buying",
+    "purchases": "Buying",
     "accounts": "Accounts",
     "openapi": "This document",
 }
@@ -92,6 +96,11 @@ _GLOSSARY = {
     "rates": "Rates of this account alone, before the catalog's: operation or `operation@model` to rate.",
     "scopes": "What the token may do.",
     "cap": "The most the token may spend in a period, in credits.",
+    "price": "The price's id at Stripe, as the catalog names it. A fixed pack or a plan needs nothing else.",
+    "success_path": "Where the customer goes on to when it is paid: a path that begins with one `/`, or an address on "
+    "a host of `ALLOWED_RETURN_HOSTS`.",
+    "cancel_path": "Where the customer goes who pays nothing; in the same form.",
+    "return_path": "Where the customer comes back to; in the form of `success_path`.",
     "records": "1 to 1,000 records, each as in `POST /usage` with a key of its own.",
 }
 """What a field means wherever its schema does not say so itself."""

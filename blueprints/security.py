@@ -6,20 +6,23 @@ And what no browser sends to a page is refused before anything reads it.
 from __future__ import annotations
 
 import re
+from urllib.parse import urlsplit
 
 from flask import Flask, Request, Response, current_app, request
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface, SessionMixin
 
+import settings
 from errors import BadRequest, NotFound
 
-_POLICY = (
-    "default-src 'self'",
-    "img-src 'self' data:",  # Bootstrap draws its check marks with data: images
-    "object-src 'none'",
-    "base-uri 'none'",
-    "form-action 'self'",
-    "frame-ancestors 'none'",
-)
+_POLICY = {
+    "default-src": "'self'",
+    "img-src": "'self' data:",  # Bootstrap draws its check marks with data: images
+    "object-src": "'none'",
+    "base-uri": "'none'",
+    "form-action": "'self'",
+    "frame-ancestors": "'none'",
+}
+_PAYING = ("https://checkout.stripe.com", "https://billing.stripe.com")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
@@ -53,6 +56,29 @@ def _is_api(request: Request) -> bool:
     return request.path.startswith("/api/v1/")
 
 
+def payment_origins() -> tuple[str, ...]:
+    """Where our forms may lead to be paid: Stripe's pages, or the sandbox's in their place."""
+    env = settings.current()
+    if env.stripe_secret_key is None:
+        return ()
+    if env.stripe_api_base is None:
+        return _PAYING
+    base = urlsplit(env.stripe_api_base)
+    return (f"{base.scheme}://{base.netloc}",)
+
+
+def policy(**more: str) -> str:
+    """The Content-Security-Policy; `more` adds sources to a directive (`script_src="https://…"`) for one page.
+
+    Browsers hold redirects after a form against `form-action` too.
+    """
+    parts = {**_POLICY, "form-action": " ".join((_POLICY["form-action"], *payment_origins()))}
+    for name, sources in more.items():
+        directive = name.replace("_", "-")
+        parts[directive] = f"{parts.get(directive, parts['default-src'])} {sources}"
+    return "; ".join(f"{name} {sources}" for name, sources in parts.items())
+
+
 def register(app: Flask) -> None:
     """Check what pages are sent, and set the headers on each answer; HSTS only where the site is reached by https."""
     app.before_request(_refuse_control_characters)
@@ -65,14 +91,15 @@ def register(app: Flask) -> None:
     ]
     if app.config["SESSION_COOKIE_SECURE"]:
         fixed.append(("Strict-Transport-Security", "max-age=31536000; includeSubDomains"))
-    policy = "; ".join(_POLICY)
+    with app.app_context():
+        everywhere = policy()
 
     @app.after_request
     def set_headers(response: Response) -> Response:
         headers = response.headers
         headers.extend(fixed)
         if "Content-Security-Policy" not in headers:
-            headers.add("Content-Security-Policy", policy)
+            headers.add("Content-Security-Policy", everywhere)
         if "Cache-Control" not in headers and not (request.endpoint or "").endswith("static"):
             headers.add("Cache-Control", "no-store")
         return response

@@ -8,12 +8,12 @@
     var options = element.dataset.only === "date" ? { dateStyle: "medium" } : { dateStyle: "medium", timeStyle: "short" };
     element.textContent = new Intl.DateTimeFormat(undefined, options).format(moment);
   });
-  // A form is sent once.
-  document.querySelectorAll("form[method=post]").forEach(function (form) {
-    form.addEventListener("submit", function (event) {
-      if (form.dataset.sent) { event.preventDefault(); return; }
-      form.dataset.sent = "1";
-    });
+  // A form is sent once, also one that came into the page later.
+  document.addEventListener("submit", function (event) {
+    var form = event.target;
+    if (form.method !== "post") { return; }
+    if (form.dataset.sent) { event.preventDefault(); return; }
+    form.dataset.sent = "1";
   });
   window.addEventListener("pageshow", function () {
     document.querySelectorAll("form").forEach(function (form) { delete form.dataset.sent; });

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from sqlalchemy import select
 
 import ids
@@ -9,15 +11,24 @@ import settings
 from errors import StripeRefused
 from extensions import db
 from models.stripe import StripeCustomer
-from services.stripe import customers, gateway
+from services.stripe import customers, gateway, sync
 from services.stripe.gateway import Object
 from services.stripe.sync import Apply
 
 
-def collect(account_id: str) -> dict[str, str | None]:
-    """A SetupIntent for a new card: `client_secret` and `publishable_key` (null where none is set).
+@dataclass(frozen=True)
+class Collecting:
+    """A SetupIntent that waits for a card in its customer's browser. The secret is for that browser alone."""
 
-    The card becomes what invoices are paid with. Raises StripeNotConfigured, StripeUnavailable.
+    intent: str
+    client_secret: str
+    publishable_key: str | None
+
+
+def collect(account_id: str) -> Collecting:
+    """Begin to collect a card, which becomes what invoices are paid with.
+
+    `publishable_key` is None where STRIPE_PUBLISHABLE_KEY is not set. Raises StripeNotConfigured, StripeUnavailable.
     """
 
     def create(customer_id: str) -> Object:
@@ -25,10 +36,24 @@ def collect(account_id: str) -> dict[str, str | None]:
         return gateway.create_setup_intent(params, ids.new("setup"))
 
     intent = customers.for_customer(account_id, create)
-    return {
-        "client_secret": str(intent["client_secret"]),
-        "publishable_key": settings.current().stripe_publishable_key,
-    }
+    return Collecting(str(intent["id"]), str(intent["client_secret"]), settings.current().stripe_publishable_key)
+
+
+def finish(account_id: str, intent_id: str) -> bool:
+    """The customer is back from giving a card; whether it was saved. Anybody else's intent is as good as none.
+
+    Raises StripeUnavailable: the card is shown once the event of it arrives.
+    """
+    mine = customers.of_account(account_id)
+    try:
+        intent = gateway.setup_intent(intent_id)
+    except StripeRefused as refusal:
+        if refusal.stripe_code != "resource_missing":
+            raise
+        return False
+    if mine is None or intent.get("customer") != mine.id or intent["status"] != "succeeded":
+        return False
+    return sync.run(prepare_setup(intent_id))
 
 
 def prepare_setup(intent_id: str) -> Apply | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,16 +13,9 @@ from models.stripe import StripeCustomer
 from services import accounts
 from services.stripe import cards, customers, sync
 from tests import factories
+from tests.buying.helpers import inside
 from tests.stripe_world import StripeWorld
 from tests.together import at_once
-
-
-def inside(world: StripeWorld, call: Callable[..., Any], *arguments: Any) -> Any:
-    with world.app.app_context():
-        try:
-            return call(*arguments)
-        finally:
-            db.session.remove()
 
 
 def row(world: StripeWorld, customer_id: str) -> StripeCustomer:
@@ -88,7 +80,7 @@ class TestMaking:
         first = inside(stripe, customers.ensure, account_id)
         stripe.client.v1.customers.delete(first)
         answer = inside(stripe, cards.collect, account_id)
-        assert answer["client_secret"].startswith("seti_")
+        assert answer.client_secret.startswith("seti_")
         assert row(stripe, first).deleted_at is not None
         assert inside(stripe, customers.ensure, account_id) != first
 
@@ -171,8 +163,7 @@ class TestTheMirror:
 
 class TestCollectedCards:
     def collect(self, world: StripeWorld, account_id: str, card: str) -> str:
-        secret = inside(world, cards.collect, account_id)["client_secret"]
-        intent_id = str(secret.partition("_secret_")[0])
+        intent_id = str(inside(world, cards.collect, account_id).intent)
         world.client.v1.setup_intents.confirm(intent_id, params={"payment_method": card})
         return intent_id
 
