@@ -49,6 +49,7 @@ class Settings:
     signup_grant: str = "immediate"
     free_monthly_credits: Decimal = Decimal(0)
     grace_days: int = 7
+    grace_attempts: int = 3
     suspend_days: int = 14
     alert_thresholds: tuple[int, ...] = (70, 90, 100)
     settle_unfunded: bool = False
@@ -95,6 +96,7 @@ class Settings:
             ),
             free_monthly_credits=read("FREE_MONTHLY_CREDITS", _credits, Decimal(0)),
             grace_days=read("GRACE_DAYS", _whole(0, 365), 7),
+            grace_attempts=read("GRACE_ATTEMPTS", _whole(1, 100), 3),
             suspend_days=read("SUSPEND_DAYS", _whole(0, 365), 14),
             alert_thresholds=read("ALERT_THRESHOLDS", _thresholds, (70, 90, 100)),
             settle_unfunded=read("SETTLE_UNFUNDED", _switch, False),

@@ -72,6 +72,7 @@ JOBS = {
         Job("expire-holds", 60, _until_done(holds.expire_due)),
         Job("create-customers", 60, lambda _by_hand: customers.create_missing()),
         Job("retry-inbox", 30, inbox.retry_due),
+        Job("dunning", 60, lambda _by_hand: subscriptions.dun_due()),
         Job("send-outbox", 15, mailer.send_due),
         Job("prune", 3600, lambda _by_hand: pruning.prune()),
     )

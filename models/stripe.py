@@ -63,7 +63,8 @@ class StripeSubscription(Base):
 
     `tier`, `included` (per month), `rollover_max` and `requests_per_minute` are kept from the day the price was taken:
     later edits of its metadata change nothing for this subscriber. `period_start`/`period_end` are the item's; `anchor`
-    is the moment whose day of the month all its periods keep.
+    is the moment whose day of the month all its periods keep. `past_due_since` is when the payment of its oldest unpaid
+    invoice first failed, after `failed_attempts`; null while all is paid.
     """
 
     __tablename__ = "stripe_subscriptions"
@@ -72,6 +73,7 @@ class StripeSubscription(Base):
         CheckConstraint("rollover_max IS NULL OR rollover_max >= 0", name="rollover_max"),
         Index("ix_stripe_subscriptions_account_id", "account_id", "created_at"),
         Index("ix_stripe_subscriptions_price_id", "price_id"),
+        partial_index("ix_stripe_subscriptions_past_due", "account_id", where="past_due_since IS NOT NULL"),
     )
 
     id: Mapped[str] = mapped_column(StripeId, primary_key=True)
@@ -99,6 +101,8 @@ class StripeSubscription(Base):
     paused_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     latest_invoice: Mapped[str | None] = mapped_column(StripeId)
+    past_due_since: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    failed_attempts: Mapped[int] = mapped_column(Integer, default=0, server_default=text("0"))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     synced_at: Mapped[datetime] = mapped_column(UtcDateTime)
 

@@ -8,17 +8,18 @@ here, unless Stripe can not be asked (`assume_renewed`). Stripe itself is asked 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, update
 
 import ids
-from models.account import AccountStatus, SubscriptionStatus
+from models.account import Account, AccountStatus, SubscriptionStatus
 from models.credit import HoldState
 from models.stripe import IN_FORCE, StripeStatus, StripeSubscription
 from rows import Rows, run
-from services import allowances, periods
+from services import allowances, dunning, periods
 from services.books import SUBSCRIPTIONS, Book
 
 FREE_TIER = "free"
@@ -68,19 +69,35 @@ def settle(conn: Connection, book: Book) -> None:
     """Put the account on the plan that is in force now, with the allowance of its period. Harmless when it is."""
     current = of_account(conn, book)
     ended = current.ends_at is not None and current.ends_at <= book.now
-    if book.account.is_closed or (current.source == LOCAL and current.tier != FREE_TIER and not ended):
+    if book.account.is_closed:
         return
-    _fall_back(conn, book, current)
+    if current.source == LOCAL and current.tier != FREE_TIER and not ended:
+        _stand(conn, book, [])
+    else:
+        _fall_back(conn, book, current)
 
 
 def _fall_back(conn: Connection, book: Book, current: Any) -> None:
     """Without an operator's plan: the subscription that is paid, else free."""
-    where = "account_id IN ? AND status IN ? ORDER BY created_at, id LIMIT 1"
-    paid = run(conn, [_PAID.select(conn, where, [book.account.id], [status.value for status in IN_FORCE])])[0]
-    if paid:
-        _follow(conn, book, current, paid[0])
+    mirrored = run(conn, [_PAID.select(conn, "account_id IN ? ORDER BY created_at, id", [book.account.id])])[0]
+    served = [one for one in mirrored if dunning.is_served(one, book.now, book.catalog)]
+    if served:
+        _follow(conn, book, current, served[0])
     else:
         _go_free(conn, book, current)
+    _stand(conn, book, mirrored)
+
+
+def _stand(conn: Connection, book: Book, mirrored: Sequence[Any]) -> None:
+    """Past due, suspended or active by what is paid, unless an operator has suspended the account."""
+    account = book.account
+    standing = dunning.standing(mirrored, book.now, book.catalog)
+    by_us = account.status != AccountStatus.SUSPENDED or account.status_reason == dunning.REASON
+    if account.status != standing and by_us:
+        account.status = standing.value
+        account.status_reason = None if standing is AccountStatus.ACTIVE else dunning.REASON
+        values = {"status": account.status, "status_reason": account.status_reason}
+        conn.execute(update(Account).where(Account.id == account.id).values(values))
 
 
 # Local plans

@@ -1,6 +1,7 @@
-"""Money that goes back, and what of its credits was taken back or is owed.
+"""Money that goes back or does not come: what of its credits was taken back or is owed, and since when it is unpaid.
 
-Revision 0006, after 0005. The table is new: nothing waits for it, and the release before runs on beside it.
+Revision 0006, after 0005. `reversals` is new; the columns of `stripe_subscriptions` are null or constant, so that they are
+added without rewriting the table. The release before runs on.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ branch_labels = None
 depends_on = None
 
 _OWED = sa.text("debt > 0")
+_UNPAID = sa.text("past_due_since IS NOT NULL")
 
 
 def upgrade() -> None:
@@ -42,7 +44,22 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("lot_id", name=op.f("pk_reversals")),
     )
     op.create_index("ix_reversals_owed", "reversals", ["account_id"], sqlite_where=_OWED, postgresql_where=_OWED)
+    op.add_column("stripe_subscriptions", sa.Column("past_due_since", types.UtcDateTime(), nullable=True))
+    op.add_column(
+        "stripe_subscriptions", sa.Column("failed_attempts", sa.Integer(), server_default=sa.text("0"), nullable=False)
+    )
+    op.create_index(
+        "ix_stripe_subscriptions_past_due",
+        "stripe_subscriptions",
+        ["account_id"],
+        sqlite_where=_UNPAID,
+        postgresql_where=_UNPAID,
+    )
 
 
 def downgrade() -> None:
+    op.drop_index("ix_stripe_subscriptions_past_due", "stripe_subscriptions")
+    with op.batch_alter_table("stripe_subscriptions") as batch:
+        batch.drop_column("failed_attempts")
+        batch.drop_column("past_due_since")
     op.drop_table("reversals")

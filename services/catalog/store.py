@@ -318,6 +318,7 @@ def _defaults() -> Defaults:
         alert_thresholds=tuple(env.alert_thresholds),
         grace_days=env.grace_days,
         suspend_days=env.suspend_days,
+        grace_attempts=env.grace_attempts,
     )
 
 

@@ -35,6 +35,7 @@ class Defaults:
     alert_thresholds: tuple[int, ...] = (70, 90, 100)
     grace_days: int = 7
     suspend_days: int = 14
+    grace_attempts: int = 3
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,7 @@ class Catalog:
     plans: tuple[Plan, ...] = ()
     credit_prices: tuple[CreditPrice, ...] = ()
     overage_prices: tuple[OveragePrice, ...] = ()
+    grace_attempts: int = 3
     version: int = 0
     by_tier: Mapping[str, tuple[Plan, ...]] = field(init=False, repr=False, compare=False)
 

@@ -20,6 +20,19 @@ from services.rates import PREFIX, Rate, label, parse_rate
 PRODUCT = "[product]"
 """The name findings give the product of the catalog file."""
 
+PRODUCT_KEYS = frozenset(
+    [
+        "credit_name",
+        "signup_credits",
+        "free_monthly_credits",
+        "alert_thresholds",
+        "grace_days",
+        "suspend_days",
+        "credit_value",
+    ]
+)
+"""Metadata keys of a product that are settings, beside those that begin with `rate:`."""
+
 _NO_DEFAULTS = Defaults()
 _MAX_DAYS = 3650
 _PERCENT = re.compile(r"[1-9][0-9]?|100")
@@ -62,6 +75,7 @@ def parse(
         plans=tuple(plan for plan in plans if plan.tier != FREE),
         credit_prices=tuple(price for _, price in usable if isinstance(price, CreditPrice)),
         overage_prices=tuple(price for _, price in usable if isinstance(price, OveragePrice)),
+        grace_attempts=stated.grace_attempts,
         version=version,
     )
     return catalog, findings

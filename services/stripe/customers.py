@@ -20,7 +20,7 @@ from extensions import db
 from models.account import Account, AccountStatus
 from models.stripe import StripeCustomer
 from services import accounts
-from services.stripe import gateway
+from services.stripe import gateway, sync
 from services.stripe.sync import Apply
 
 T = TypeVar("T")
@@ -73,7 +73,7 @@ def _make(account_id: str) -> str:
     """
     account = accounts.get(account_id)
     name, email = account.name, account.email
-    asked_at = clock.now()
+    asked_at = sync.asking()
     key = f"{settings.current().stripe_product_tag}-customer-{account_id}-{_generation(account_id)}"
     try:
         customer_id = str(gateway.create_customer({"metadata": tags(account_id)}, key)["id"])
@@ -117,7 +117,7 @@ def _keep(account_id: str, customer_id: str, asked_at: datetime) -> str:
 
 def _insert(session: Session, account_id: str, customer_id: str, synced_at: datetime) -> None:
     insert = sqlite.insert if database.is_sqlite() else postgresql.insert
-    values = {"id": customer_id, "account_id": account_id, "created_at": synced_at, "synced_at": synced_at}
+    values = {"id": customer_id, "account_id": account_id, "created_at": clock.now(), "synced_at": synced_at}
     session.execute(insert(StripeCustomer).values(values).on_conflict_do_nothing())
 
 
@@ -188,7 +188,7 @@ def _without(after: str) -> list[str]:
 
 def prepare(customer_id: str) -> Apply | None:
     """What a customer's change at Stripe means here: gone, or paying with another card."""
-    asked_at = clock.now()
+    asked_at = sync.asking()
     try:
         found = gateway.customer(customer_id)
     except StripeRefused as refusal:
@@ -204,7 +204,7 @@ def prepare(customer_id: str) -> Apply | None:
         if not found.get("deleted"):
             _insert(session, account_id, customer_id, asked_at)
         row = session.get(StripeCustomer, customer_id, with_for_update=True, populate_existing=True)
-        if row is None or row.synced_at > asked_at:
+        if row is None or sync.is_older(asked_at, row.synced_at):
             return  # the account has another customer, or somebody asked after us
         row.synced_at = asked_at
         if found.get("deleted"):

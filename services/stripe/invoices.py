@@ -7,7 +7,6 @@ from datetime import datetime
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-import clock
 from errors import StripeRefused
 from extensions import db
 from models.account import Account
@@ -21,7 +20,7 @@ _DRAFT = "draft"
 
 def prepare(invoice_id: str) -> Apply | None:
     """What an invoice is now, and with it its subscription; None for invoices that are not ours."""
-    asked_at = clock.now()
+    asked_at = sync.asking()
     try:
         found = gateway.invoice(invoice_id)
     except StripeRefused as refusal:
@@ -30,17 +29,18 @@ def prepare(invoice_id: str) -> Apply | None:
         return _forgotten(invoice_id)
     parent = (found.get("parent") or {}).get("subscription_details") or {}
     subscription_id = _id(parent.get("subscription"))
-    account_id = subscriptions.owner({"customer": found.get("customer"), "metadata": found.get("metadata")})
-    account_id = account_id or subscriptions.owner({"metadata": parent.get("metadata")})
-    followed = subscriptions.prepare(subscription_id) if subscription_id and account_id else None
-    if account_id is None or (subscription_id and followed is None):
+    owned = subscriptions.ask(subscription_id) if subscription_id else None
+    if subscription_id and owned is None:
         return None  # also: our customer's subscription of another product of the same Stripe account
+    account_id = owned.account_id if owned is not None else subscriptions.owner(found)
+    if account_id is None:
+        return None
 
     def apply(session: Session) -> None:
         session.get_one(Account, account_id, with_for_update=True)  # one writer of the row at a time
         _mirror(session, account_id, subscription_id, found, asked_at)
-        if followed is not None:
-            followed(session)
+        if owned is not None:
+            owned.apply(session)
 
     return apply
 

@@ -5,6 +5,7 @@ plan and allowance follow. Renewals are asked for when they are due, whether or 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -19,7 +20,7 @@ from models.account import Account, AccountStatus, Subscription, SubscriptionSta
 from models.stripe import OVER, StripeStatus, StripeSubscription
 from services import catalog, credits, periods, plans
 from services.catalog import Plan
-from services.stripe import customers, gateway, sync
+from services.stripe import arrears, customers, gateway, sync
 from services.stripe.catalog import terms_of
 from services.stripe.gateway import Object
 from services.stripe.sync import Apply, moment
@@ -32,14 +33,28 @@ _ENOUGH_FAILURES = 3
 # The sync
 
 
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """What to write of a subscription of ours, and whose it is."""
+
+    account_id: str
+    apply: Apply
+
+
 def prepare(subscription_id: str) -> Apply | None:
     """What a subscription is now; None for one that is not ours, or sells nothing of ours. Raises StripeUnavailable."""
-    asked_at = clock.now()
-    return prepare_found(gateway.subscription(subscription_id), asked_at)
+    owned = ask(subscription_id)
+    return owned.apply if owned is not None else None
 
 
-def prepare_found(found: Object, asked_at: datetime) -> Apply | None:
-    """The same for one that was fetched, or listed, at `asked_at` with its items' prices and their products."""
+def ask(subscription_id: str) -> Owned | None:
+    """The same, with the account."""
+    asked_at = sync.asking()
+    return found_at(asked_at, gateway.subscription(subscription_id))
+
+
+def found_at(asked_at: datetime, found: Object) -> Owned | None:
+    """The same for one that Stripe was asked for at that time, with its items' prices and their products."""
     db.session.rollback()  # what this session has read may be older than the newest row
     kept = db.session.get(StripeSubscription, found["id"])
     account_id = kept.account_id if kept is not None else owner(found)
@@ -47,14 +62,15 @@ def prepare_found(found: Object, asked_at: datetime) -> Apply | None:
     if account_id is None or sold is None:
         return None
     item, plan = sold
+    unpaid = arrears.of(found)
     terms = catalog.current()
 
     def apply(session: Session) -> None:
         with credits.within(session.connection(), [account_id], terms) as books:
-            _mirror(session, account_id, found, item, plan, asked_at)
+            _mirror(session, account_id, found, item, plan, unpaid, asked_at)
             plans.settle(books.conn, books[account_id])
 
-    return apply
+    return Owned(account_id, apply)
 
 
 def owner(found: Object) -> str | None:
@@ -89,7 +105,13 @@ def _sold(found: Object, kept: StripeSubscription | None) -> tuple[Object, Plan 
 
 
 def _mirror(
-    session: Session, account_id: str, found: Object, item: Object, plan: Plan | None, asked_at: datetime
+    session: Session,
+    account_id: str,
+    found: Object,
+    item: Object,
+    plan: Plan | None,
+    unpaid: arrears.Unpaid,
+    asked_at: datetime,
 ) -> None:
     """Write the row, under the account's lock, unless somebody who asked Stripe later has written it."""
     row = session.get(StripeSubscription, found["id"], populate_existing=True)
@@ -101,6 +123,7 @@ def _mirror(
     if plan is not None:
         _take_terms(row, item["price"], plan)
     _take_state(row, found, item)
+    row.past_due_since, row.failed_attempts = unpaid
     row.synced_at = asked_at
     session.flush()
 
@@ -195,6 +218,22 @@ def _due() -> list[tuple[str, str]]:
 def _assume_renewed(account_id: str) -> bool:
     with credits.locked([account_id]) as books:
         return plans.assume_renewed(books.conn, books[account_id])
+
+
+def dun_due() -> int:
+    """Take the steps that are due where a payment failed, without asking Stripe; on how many accounts that was."""
+    db.session.rollback()
+    unpaid = select(StripeSubscription.account_id).where(StripeSubscription.past_due_since.is_not(None)).distinct()
+    account_ids = db.session.scalars(unpaid).all()
+    for account_id in account_ids:
+        _settle(account_id)
+    return len(account_ids)
+
+
+@database.retrying
+def _settle(account_id: str) -> None:
+    with credits.locked([account_id]) as books:
+        plans.settle(books.conn, books[account_id])
 
 
 # Closed accounts

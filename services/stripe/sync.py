@@ -40,9 +40,14 @@ def moment(seconds: int | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(int(seconds), UTC)
 
 
+def asking() -> datetime:
+    """When Stripe is asked, in real time, which is kept as `synced_at`: the business's clock may stand still."""
+    return datetime.now(UTC)
+
+
 def is_older(asked_at: datetime, synced_at: datetime) -> bool:
     """Whether the row shows what Stripe said to somebody who asked after `asked_at`: that is at least as new.
 
-    A row from far ahead was written under a clock that was set back since, and tells nothing.
+    A row from far ahead was written by a machine whose clock was wrong, and tells nothing.
     """
     return asked_at < synced_at < asked_at + _CLOCK_SLIPS

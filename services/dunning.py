@@ -1,0 +1,47 @@
+"""A subscription whose payment failed: how long it still gives its plan, and when the account is stopped.
+
+Everything counts from the first failed attempt, in days that the catalog or the environment sets. The plan ends early
+when the third attempt has failed too. Paying brings back what was taken; nothing here ever cancels at Stripe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from models.account import AccountStatus
+from models.stripe import IN_FORCE, StripeSubscription
+from services.catalog import Catalog
+
+REASON = "A payment has failed."
+"""Why such an account is not active, in its `status_reason`: what an operator decided has other words."""
+
+
+def lapses_at(paid: StripeSubscription, terms: Catalog) -> datetime | None:
+    """When the plan falls to free unless it is paid; None while nothing is unpaid."""
+    if paid.past_due_since is None:
+        return None
+    if paid.failed_attempts >= terms.grace_attempts:
+        return paid.past_due_since
+    return paid.past_due_since + timedelta(days=terms.grace_days)
+
+
+def suspends_at(paid: StripeSubscription, terms: Catalog) -> datetime | None:
+    """When the account is suspended unless it is paid; None while nothing is unpaid."""
+    return None if paid.past_due_since is None else paid.past_due_since + timedelta(days=terms.suspend_days)
+
+
+def is_served(paid: StripeSubscription, now: datetime, terms: Catalog) -> bool:
+    """Whether a mirrored subscription gives its plan: it is paid, tried out, or unpaid within the grace."""
+    lapses = lapses_at(paid, terms)
+    return paid.status in IN_FORCE and (lapses is None or now < lapses)
+
+
+def standing(mirrored: Iterable[StripeSubscription], now: datetime, terms: Catalog) -> AccountStatus:
+    """What an account's subscriptions make of it: one that is paid clears it of others that were not."""
+    all_ = list(mirrored)
+    unpaid = [one for one in all_ if one.past_due_since is not None]
+    if not unpaid or any(one.status in IN_FORCE and one.past_due_since is None for one in all_):
+        return AccountStatus.ACTIVE
+    stops = [at for one in unpaid if (at := suspends_at(one, terms)) is not None]
+    return AccountStatus.SUSPENDED if min(stops) <= now else AccountStatus.PAST_DUE

@@ -1,0 +1,40 @@
+"""What of a subscription is unpaid, as Stripe tells it: everything else about failed payments follows from that."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import clock
+from models.stripe import StripeStatus
+from services.stripe import gateway
+from services.stripe.gateway import Object
+from services.stripe.sync import moment
+
+Unpaid = tuple[datetime | None, int]
+_MAY_BE = (StripeStatus.PAST_DUE, StripeStatus.UNPAID, StripeStatus.CANCELED)
+
+
+def of(found: Object) -> Unpaid:
+    """Since when a subscription's oldest unpaid invoice could not be collected, and after how many attempts.
+
+    One that was cancelled may leave an invoice unpaid behind; one that never began to run owes nothing. An invoice
+    that is sent instead of charged is unpaid from its due date on.
+    """
+    if found["status"] not in _MAY_BE:
+        return None, 0
+    oldest: Unpaid = (None, 0)
+    for invoice in gateway.invoices({"subscription": found["id"], "status": "open", "limit": 100}):
+        since = _failed_at(invoice)
+        if since is not None and (oldest[0] is None or since < oldest[0]):
+            oldest = (since, int(invoice.get("attempt_count") or 0))
+    return oldest
+
+
+def _failed_at(invoice: Object) -> datetime | None:
+    """The first attempt follows the invoice's finalization at once."""
+    if invoice.get("billing_reason") == "subscription_create":
+        return None
+    if invoice.get("attempt_count"):
+        return moment((invoice.get("status_transitions") or {}).get("finalized_at") or invoice["created"])
+    due = moment(invoice.get("due_date"))
+    return due if due is not None and due <= clock.now() else None
