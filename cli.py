@@ -17,9 +17,11 @@ import database
 import errors
 from jobs import registry
 from jobs.scheduler import Scheduler
+from models.stripe import EventStatus
 from models.token import SCOPES
 from services import accounts, backup, people, tokens, verify
 from services.stripe import catalog as stripe_catalog
+from services.stripe import inbox, push
 
 
 class Group(AppGroup):
@@ -41,11 +43,17 @@ catalog_group = Group("catalog", help="Plans, prices and rates.")
 jobs_group = Group("jobs", help="Scheduled work.")
 scheduler_group = Group("scheduler", help="The scheduler on its own.")
 ledger_group = Group("ledger", help="The books.")
+inbox_group = Group("inbox", help="Events that Stripe told.")
 
 
 def _wrong_use(error: errors.SpillwayError | ValueError | OSError) -> SystemExit:
     click.echo(f"error: {error}", err=True)
     return SystemExit(2)
+
+
+def _found(told: str) -> SystemExit:
+    click.echo(told, err=True)
+    return SystemExit(1)
 
 
 def _at_most(limit: int) -> Callable[[click.Context, click.Parameter, str], str]:
@@ -101,8 +109,11 @@ def create_account(external_id: str, name: str, email: str | None) -> None:
 
 @catalog_group.command("lint")
 def lint_catalog() -> None:
-    """Find mistakes in the catalog; 1 when there are some."""
-    findings = stripe_catalog.lint()
+    """Find mistakes in the catalog, in Stripe or the file; 1 when there are some."""
+    try:
+        findings = stripe_catalog.lint()
+    except errors.StripeUnavailable as error:
+        raise _found(stripe_catalog.told(error)) from None
     for finding in findings:
         click.echo(str(finding))
     if findings:
@@ -118,6 +129,45 @@ def sync_catalog() -> None:
         click.echo(f"Not taken in, version {result.version} stays in force: {result.error}", err=True)
         raise SystemExit(1)
     click.echo(f"Version {result.version} {'taken in' if result.changed else 'is in force already'}.")
+
+
+@catalog_group.command("push")
+@click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
+def push_catalog(dry_run: bool) -> None:
+    """Create or update Stripe's products and prices from the catalog file.
+
+    Nothing at Stripe is ever deleted. An amount can not be edited there: a new price takes the place of the old one,
+    which is archived.
+    """
+    try:
+        plan = push.plan()
+    except errors.StripeNotConfigured:
+        raise _wrong_use(ValueError("STRIPE_SECRET_KEY is not set")) from None
+    except push.Mistaken as mistaken:
+        raise _found("\n".join(map(str, mistaken.findings))) from None
+    except errors.StripeUnavailable as error:
+        raise _found(stripe_catalog.told(error)) from None
+    for line in (*(step.line for step in plan.steps), *plan.notes):
+        click.echo(line)
+    if not plan.steps:
+        click.echo("Stripe has all of the file.")
+    elif dry_run:
+        click.echo(f"{len(plan.steps)} changes, none of them made.")
+    else:
+        _push(plan)
+
+
+def _push(plan: push.Plan) -> None:
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
+        task = bar.add_task("changes", total=len(plan.steps))
+        try:
+            for done, _ in enumerate(push.carry_out(plan), start=1):
+                bar.update(task, completed=done)
+        except errors.StripeUnavailable as error:
+            told = stripe_catalog.told(error)
+            raise _found(f"{told}\nRun it again: what was done is not done twice.") from None
+    result = stripe_catalog.sync()
+    click.echo(f"{len(plan.steps)} changes made; version {result.version} is in force.")
 
 
 @jobs_group.command("list")
@@ -136,6 +186,30 @@ def run_job(name: str) -> None:
     """Run one job now."""
     result = registry.run(current_app._get_current_object(), name, by_hand=True)  # type: ignore[attr-defined]
     click.echo(f"{name}: {result.outcome} {result.detail or ''}".rstrip())
+
+
+@inbox_group.command("list")
+@click.option("--status", type=click.Choice([status.value for status in EventStatus]), help="Only of this status.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+def list_inbox(status: str | None, limit: int) -> None:
+    """The newest events: when they came, what they told, what became of them."""
+    for event in inbox.listing(limit, status):
+        told = f"{event.id}  {event.received_at:%Y-%m-%dT%H:%M:%SZ}  {event.status:9}  {event.type}  {event.object_id}"
+        click.echo(f"{told}  attempts={event.attempts}" + (f"  {event.error}" if event.error else ""))
+
+
+@inbox_group.command("replay")
+@click.argument("event_id", metavar="ID")
+def replay_event(event_id: str) -> None:
+    """Handle an event of the inbox now, dead or not; 1 when it fails again. One that was handled is left alone."""
+    try:
+        outcome = inbox.replay(event_id)
+    except errors.NotFound as error:
+        raise _wrong_use(error) from None
+    except errors.SpillwayError as error:
+        click.echo(f"{event_id}: failed: {error}", err=True)
+        raise SystemExit(1) from None
+    click.echo(f"{event_id}: {outcome}")
 
 
 @scheduler_group.command("run")
@@ -182,6 +256,7 @@ def register(app: Flask) -> None:
         jobs_group,
         scheduler_group,
         ledger_group,
+        inbox_group,
         backup_command,
     )
     for command in commands:

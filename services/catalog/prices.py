@@ -19,6 +19,26 @@ FILE_ID = "file_id"
 """The metadata key by which `catalog push` finds the price of an entry in the file again."""
 BOOKKEEPING = ("product", FILE_ID)
 """Metadata keys of a price that are allowed and say nothing about its terms."""
+PRICE_KEYS = frozenset(
+    [
+        "price_type",
+        "tier",
+        "name",
+        "included_credits",
+        "included_spus",
+        "features",
+        "rollover_max",
+        "requests_per_minute",
+        "free_credits",
+        "credits",
+        "credits_per_unit",
+        "min_credits",
+        "min_spu_purchase",
+        "max_credits",
+        "max_spu_purchase",
+    ]
+)
+"""Metadata keys that say something about a price's terms."""
 
 _CURRENCY = re.compile(r"[a-z]{3}")
 _MAX_AMOUNT = 999_999_999_999

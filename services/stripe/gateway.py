@@ -62,6 +62,24 @@ def active_products() -> Iterator[Object]:
     return _all(_v1().products.list, {"active": True, "limit": 100})
 
 
+def products() -> Iterator[Object]:
+    """Archived ones too."""
+    return _all(_v1().products.list, {"limit": 100})
+
+
+def prices_of(product_id: str) -> Iterator[Object]:
+    """Every price of the product, archived ones too."""
+    return _all(_v1().prices.list, {"product": product_id, "limit": 100, "expand": ["data.tiers"]})
+
+
+def meters() -> Iterator[Object]:
+    return _all(_v1().billing.meters.list, {"status": "active", "limit": 100})
+
+
+def create_meter(params: Params, key: str) -> Object:
+    return _ask(_v1().billing.meters.create, params=params, key=key)
+
+
 def price(price_id: str) -> Object:
     return _ask(_v1().prices.retrieve, price_id, params={"expand": ["product", "tiers"]})
 
