@@ -217,7 +217,11 @@ def event(payload: bytes, signature: str | None) -> Object:
         stripe.WebhookSignature.verify_header(text, signature, secret, TOLERANCE)
         _refuse_future(signature)
         found = json.loads(text)
-    except (stripe.SignatureVerificationError, ValueError):  # ValueError: not UTF-8, or not JSON
+    except (
+        stripe.SignatureVerificationError,
+        ValueError,
+        RecursionError,
+    ):  # not UTF-8, not JSON, or too deep
         raise BadEvent() from None
     if not isinstance(found, dict):
         raise BadEvent()
