@@ -19,6 +19,7 @@ class Card:
     message: str = "Your card was declined."
     brand: str = "visa"
     asks_once: bool = False
+    disputed: bool = False
 
     @property
     def is_bank(self) -> bool:
@@ -51,6 +52,7 @@ CARDS = (
         "4000002500003155", "Asks for 3-D Secure unless saved with it", "authenticate", "authenticate", asks_once=True
     ),
     Card("4000002760003184", "Always asks for 3-D Secure", "authenticate", "authenticate"),
+    Card("4000000000000259", "Pays, and is disputed at once", disputed=True),
     Card("000123456789", "Bank debit, paid after some days", "ok", "settle", brand="bank"),
     Card(
         "000111111116",
@@ -76,6 +78,7 @@ BY_ID = {
     "pm_card_chargeCustomerFail": "4000000000000341",
     "pm_card_authenticationRequiredOnSetup": "4000002500003155",
     "pm_card_authenticationRequired": "4000002760003184",
+    "pm_card_createDispute": "4000000000000259",
     "pm_usBankAccount_success": "000123456789",
     "pm_usBankAccount_accountClosed": "000111111116",
 }

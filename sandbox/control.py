@@ -72,7 +72,9 @@ class Sandbox:
         return [event for event in self.dump("event") if not types or event["type"] in types]
 
     def settings(self, **changes: Any) -> Json:
-        """`retry_days`, `after_retries` (cancel, unpaid, past_due), `draft_seconds`, `bank_seconds`."""
+        """`retry_days`, `after_retries` (cancel, unpaid, past_due), `draft_seconds`, `bank_seconds`, and
+        `refuse_disputed_refunds`; the settings afterwards.
+        """
         return dict(self.call("POST", "settings", changes))
 
     # webhooks
@@ -135,12 +137,23 @@ class Sandbox:
         return int(self.call("POST", "debits", {"outcome": outcome, "intent": intent})["settled"])
 
     def dispute(self, charge: str, **options: Any) -> Json:
-        """The cardholder's bank disputes a charge: `amount` (all of it), `status` (needs_response), `reason`."""
+        """The cardholder's bank disputes a charge, or the charge of a payment intent.
+
+        `amount` (all of it), `status` (needs_response; warning_needs_response is an inquiry), `reason`.
+        """
         return dict(self.call("POST", f"charges/{charge}/dispute", options))
 
     def close_dispute(self, dispute: str, status: str) -> Json:
         """The bank decides: won, lost, warning_closed or prevented."""
         return dict(self.call("POST", f"disputes/{dispute}/close", {"status": status}))
+
+    def escalate_dispute(self, dispute: str) -> Json:
+        """An inquiry becomes a chargeback: now the money is withdrawn."""
+        return dict(self.call("POST", f"disputes/{dispute}/escalate"))
+
+    def fail_refund(self, refund: str) -> Json:
+        """The customer's bank sends a refund back."""
+        return dict(self.call("POST", f"refunds/{refund}/fail"))
 
 
 def _moment(value: datetime | str | int) -> str:

@@ -25,7 +25,7 @@ def text(number: Decimal | int | None) -> str | None:
     return format(Decimal(number).normalize(), "f")
 
 
-def amount(price: Obj, quantity: int) -> int:
+def amount(price: Obj, quantity: int | Decimal) -> int:
     """A line of this price, with packages and tiers."""
     units = Decimal(quantity)
     if packages := price["transform_quantity"]:

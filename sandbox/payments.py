@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from sandbox import disputes
 from sandbox.cards import Card
 from sandbox.errors import declined
 from sandbox.events import emit
@@ -110,6 +111,8 @@ def _succeed(world: World, intent: Obj, method: Obj) -> str:
     emit(world, "charge.succeeded", charge)
     emit(world, "payment_intent.succeeded", intent)
     _tell(world, intent)
+    if card_of(method).disputed:
+        disputes.open_dispute(world, charge, None, "needs_response", "fraudulent")
     return "succeeded"
 
 

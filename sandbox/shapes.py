@@ -32,9 +32,13 @@ REFERENCES = {
     "price": "price",
     "product": "product",
     "setup_intent": "setup_intent",
+    "released_subscription": "subscription",
+    "schedule": "subscription_schedule",
     "subscription": "subscription",
 }
 PREFIXES = {
+    "billing.meter": "mtr",
+    "billing.meter_event": "mtrevt",
     "billing_portal.configuration": "bpc",
     "billing_portal.session": "bps",
     "charge": "ch",
@@ -55,6 +59,7 @@ PREFIXES = {
     "setup_intent": "seti",
     "subscription": "sub",
     "subscription_item": "si",
+    "subscription_schedule": "sub_sched",
     "webhook_endpoint": "we",
 }
 

@@ -11,6 +11,7 @@ from sandbox.api import world
 from sandbox.billing import agenda
 from sandbox.cards import CARDS
 from sandbox.errors import ApiError, invalid
+from sandbox.resources.refunds import fail
 from sandbox.resources.webhooks import make_endpoint
 from sandbox.shapes import PREFIXES, Obj
 from sandbox.views import render
@@ -206,6 +207,15 @@ def use_card(customer_id: str) -> ResponseReturnValue:
         return jsonify(render(here, method))
 
 
+@blueprint.post("/refunds/<refund_id>/fail")
+def fail_refund(refund_id: str) -> ResponseReturnValue:
+    here = world()
+    with here.lock:
+        refund = here.get("refund", refund_id)
+        fail(here, refund)
+        return jsonify(render(here, refund))
+
+
 @blueprint.post("/debits")
 def settle_debits() -> ResponseReturnValue:
     here, body = world(), _body()
@@ -222,9 +232,11 @@ def settle_debits() -> ResponseReturnValue:
 
 @blueprint.post("/charges/<charge_id>/dispute")
 def open_dispute(charge_id: str) -> ResponseReturnValue:
+    """Of a charge, or of the charge of a payment intent."""
     here, body = world(), _body()
     with here.lock:
-        charge, status = here.get("charge", charge_id), str(body.get("status", "needs_response"))
+        intent, status = here.find("payment_intent", charge_id), str(body.get("status", "needs_response"))
+        charge = here.get("charge", intent["latest_charge"] if intent else charge_id)
         dispute = disputes.open_dispute(here, charge, body.get("amount"), status, str(body.get("reason", "fraudulent")))
         return jsonify(render(here, dispute))
 
@@ -234,4 +246,13 @@ def close_dispute(dispute_id: str) -> ResponseReturnValue:
     here = world()
     with here.lock:
         dispute = disputes.close_dispute(here, here.get("dispute", dispute_id), str(_body().get("status")))
+        return jsonify(render(here, dispute))
+
+
+@blueprint.post("/disputes/<dispute_id>/escalate")
+def escalate_dispute(dispute_id: str) -> ResponseReturnValue:
+    here = world()
+    with here.lock:
+        dispute = here.get("dispute", dispute_id)
+        disputes.escalate(here, dispute)
         return jsonify(render(here, dispute))

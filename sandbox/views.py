@@ -37,6 +37,8 @@ def render(world: World, obj: Obj, tree: Tree | None = None) -> Obj:
         for name, value in obj.items()
         if not name.startswith("_") and (name not in hidden or name in tree)
     }
+    if kind == "billing.meter_event":  # known by its identifier alone
+        del shown["id"]
     if not obj.get("deleted"):
         for name, compute in COMPUTED.get(kind, {}).items():
             if name not in hidden or name in tree:

@@ -28,6 +28,8 @@ class Settings:
     # Seconds until a bank debit is settled.
     bank_seconds: int = 3 * 86400
     draft_seconds: int = 3600
+    # Stripe refuses to refund what is charged back. Off, so that what crosses on the way can be tried in any order.
+    refuse_disputed_refunds: bool = False
 
 
 class World:

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterator
 
-from sandbox import checkout, clock, payments
-from sandbox.billing import invoices, pending
+from sandbox import checkout, clock, disputes, payments
+from sandbox.billing import invoices, pending, schedules
 from sandbox.billing import subscriptions as life
 from sandbox.events import emit
 from sandbox.shapes import Obj
@@ -12,7 +12,7 @@ from sandbox.world import World
 Due = tuple[int, int, Callable[[World, Obj], None], Obj]
 TRIAL_NOTICE = 3 * 86400
 # What happens first when several things are due in one second.
-SETTLE, INVOICE, SUBSCRIPTION, OTHER = range(4)
+SETTLE, INVOICE, SCHEDULE, SUBSCRIPTION, OTHER = range(5)
 
 
 def moments(world: World) -> Iterator[Due]:
@@ -27,6 +27,12 @@ def moments(world: World) -> Iterator[Due]:
     for intent in world.all("payment_intent"):
         if intent["status"] == "processing":
             yield intent["_settles_at"], SETTLE, payments.settle, intent
+    for schedule in world.all("subscription_schedule"):
+        if schedule["status"] in schedules.RUNNING:
+            yield schedules.due(schedule), SCHEDULE, schedules.turn, schedule
+    for dispute in world.all("dispute"):
+        if dispute["status"] in ("needs_response", "warning_needs_response"):
+            yield dispute["evidence_details"]["due_by"], OTHER, disputes.lapse, dispute
     for session in world.all("checkout.session"):
         if session["status"] == "open":
             yield session["expires_at"], OTHER, checkout.expire, session
@@ -59,7 +65,7 @@ def _retry(world: World, invoice: Obj) -> None:
 
 
 def _cancel_as_planned(world: World, subscription: Obj) -> None:
-    life.end(world, subscription, None)
+    life.finish(world, subscription)
 
 
 def _resume_collection(world: World, subscription: Obj) -> None:

@@ -1,7 +1,7 @@
 """Changing a running subscription: other items, prorations, another cycle, cancelling and taking that back."""
 
 from sandbox import money
-from sandbox.billing import lines
+from sandbox.billing import lines, usage
 from sandbox.billing import subscriptions as life
 from sandbox.catalog import make_inline
 from sandbox.errors import ApiError, invalid
@@ -27,6 +27,7 @@ def change_items(world: World, subscription: Obj, wanted: list[Tree], params: Tr
     moment = params.get("proration_date", world.now())
     behavior = params.get("proration_behavior", "create_prorations")
     _fill_periods(before, items)
+    _bill_usage(world, subscription, before, items)
     if behavior in PARTS and not trialing:
         _prorate(world, subscription, before, items, moment, credit_only=reset)
     if trialing:
@@ -36,6 +37,17 @@ def change_items(world: World, subscription: Obj, wanted: list[Tree], params: Tr
     if reset or behavior == "always_invoice":
         collect = params.get("payment_behavior") != "default_incomplete"
         life.invoice_now(world, subscription, whole_period=reset, collect=collect)
+
+
+def swap_at_period_end(world: World, subscription: Obj, wanted: list[Tree], anew: bool) -> None:
+    """Other items from the end of the period on, which is now; another interval is counted from here."""
+    before = copies(world, subscription)
+    interval = life.cycle(world, before.values())
+    items = _exchange(world, subscription, wanted)
+    _fill_periods(before, items)
+    _bill_usage(world, subscription, before, items)
+    if anew or life.cycle(world, items) != interval:
+        subscription["billing_cycle_anchor"] = life.period_of(world, subscription)[1]
 
 
 def copies(world: World, subscription: Obj) -> dict[str, Obj]:
@@ -81,8 +93,10 @@ def _apply(world: World, subscription: Obj, wanted: Tree, param: str) -> None:
         world.delete(item)
         return
     if "price" in wanted or "price_data" in wanted:
-        item["_price"] = price_of(world, wanted, param)["id"]
+        life.set_price(world, item, price_of(world, wanted, param))
     if "quantity" in wanted:
+        if item["quantity"] is None:
+            raise invalid("You can not set the quantity of a metered item.", f"{param}[quantity]")
         item["quantity"] = wanted["quantity"]
     if "metadata" in wanted:
         item["metadata"] = merge_metadata(item["metadata"], wanted["metadata"])
@@ -103,6 +117,29 @@ def _fill_periods(before: dict[str, Obj], items: list[Obj]) -> None:
     for item in items:
         if item["current_period_end"] is None:
             item.update({name: old[name] for name in ("current_period_start", "current_period_end")})
+
+
+def _bill_usage(world: World, subscription: Obj, before: dict[str, Obj], items: list[Obj]) -> None:
+    """What was used of a metered price that is given up is not forgotten."""
+    kept = {(item["id"], item["_price"]) for item in items}
+    for old in before.values():
+        if old["quantity"] is not None or (old["id"], old["_price"]) in kept:
+            continue
+        begin = max(old["current_period_start"], old["_counts_from"])
+        price, units, amount = usage.cost(world, old["_price"], subscription["customer"], begin, world.now())
+        if units:
+            lines.invoice_item(
+                world,
+                subscription["customer"],
+                amount,
+                price["currency"],
+                (begin, world.now()),
+                price=price,
+                quantity=int(units),
+                subscription=subscription["id"],
+                description=lines.describe(world, price, int(units)),
+                _subscription_item=old["id"],
+            )
 
 
 def _prorate(
@@ -206,7 +243,7 @@ def cancel(world: World, subscription: Obj, params: Tree) -> None:
         for item in life.items_of(world, subscription):
             _part(world, subscription, item, world.now(), -1, "Unused time on")
     if params.get("invoice_now"):
-        life.invoice_now(world, subscription, whole_period=False, reason="subscription_update")
+        life.invoice_now(world, subscription, whole_period=False, used=True)
     life.end(world, subscription, "cancellation_requested")
 
 

@@ -14,6 +14,8 @@ from sandbox.world import World
 DAY = 86400
 # A renewal's draft waits this long for the endpoints to take `invoice.created`.
 PATIENCE = 72 * 3600
+# Called with an invoice that is about to be finalized: usage is counted for the last time.
+BEFORE_FINALIZING: list[Callable[[World, Obj], None]] = []
 # Called with the invoice and its news: "paid", "failed", "action" (its customer has to do something), "processing".
 FOLLOWERS: list[Callable[[World, Obj, str], None]] = []
 
@@ -113,6 +115,8 @@ def finalize(world: World, invoice: Obj) -> None:
     """Number it and fix its lines; one with nothing to pay is paid by that."""
     if invoice["status"] != "draft":
         raise invalid("This invoice is already finalized, you can't re-finalize a non-draft invoice.")
+    for prepare in BEFORE_FINALIZING:
+        prepare(world, invoice)
     customer = world.get("customer", invoice["customer"])
     number = customer["next_invoice_sequence"]
     customer["next_invoice_sequence"] = number + 1

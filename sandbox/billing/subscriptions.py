@@ -1,11 +1,11 @@
 """The life of a subscription: start, renewal, trial end, past due, end. Periods are kept on its items."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from sandbox import clock, money, setups
-from sandbox.billing import invoices, lines
+from sandbox.billing import invoices, lines, usage
 from sandbox.catalog import is_sold
 from sandbox.errors import ApiError, invalid
 from sandbox.events import emit
@@ -14,6 +14,8 @@ from sandbox.world import World
 
 DAY = 86400
 INCOMPLETE_SECONDS = 23 * 3600
+# Called with a subscription that has just ended.
+ENDINGS: list[Callable[[World, Obj], None]] = []
 PAYMENT_SETTINGS: Obj = {
     "payment_method_options": None,
     "payment_method_types": None,
@@ -163,16 +165,24 @@ def _add_items(world: World, subscription: Obj, order: Order, end: int | None) -
 
 
 def add_item(world: World, subscription: Obj, price: Obj, quantity: int, metadata: dict[str, str]) -> Obj:
-    metered = price["recurring"]["usage_type"] == "metered"
-    return world.add(
+    item = world.add(
         "subscription_item",
         subscription=subscription["id"],
-        quantity=None if metered else quantity,
+        quantity=quantity,
         metadata=dict(metadata),
         discounts=[],
         tax_rates=[],
-        _price=price["id"],
     )
+    set_price(world, item, price)
+    return item
+
+
+def set_price(world: World, item: Obj, price: Obj) -> None:
+    """What is metered has no quantity, and counts from now on."""
+    metered = price["recurring"] is not None and price["recurring"]["usage_type"] == "metered"
+    item["_price"] = price["id"]
+    item["quantity"] = None if metered else item["quantity"] or 1
+    item["_counts_from"] = world.now()
 
 
 def _first_invoice(world: World, subscription: Obj, order: Order, trialing: bool) -> Obj:
@@ -231,15 +241,24 @@ def _invoice(world: World, subscription: Obj, reason: str, window: lines.Period)
 
 
 def invoice_now(
-    world: World, subscription: Obj, whole_period: bool, reason: str = "subscription_update", collect: bool = True
+    world: World,
+    subscription: Obj,
+    whole_period: bool,
+    reason: str = "subscription_update",
+    collect: bool = True,
+    used: bool = False,
 ) -> Obj | None:
-    """An invoice at once: of what is pending, and of the period that begins now when `whole_period`."""
+    """An invoice at once: of what is pending, of what was `used` so far, of the `whole_period` that begins now."""
     pending = invoices.pending_items(world, subscription["customer"], subscription["id"], subscription["currency"])
     own = [item for item in pending if item["_subscription"] == subscription["id"]]
-    if not own and not whole_period:
+    items = items_of(world, subscription)
+    used = used and any(item["quantity"] is None for item in items)
+    if not own and not whole_period and not used:
         return None
     invoice = _invoice(world, subscription, reason, (world.now(), world.now()))
     invoices.add_items(world, invoice, own)
+    if used:
+        usage.add_lines(world, invoice, subscription, items, (period_of(world, subscription)[0], world.now()))
     if whole_period:
         _add_period(world, invoice, subscription)
     invoices.announce(world, invoice, wait=False)
@@ -262,7 +281,7 @@ def renew(world: World, subscription: Obj) -> None:
     """A period is over: end, or roll on and draft the next invoice."""
     old = period_of(world, subscription)
     if subscription["cancel_at_period_end"]:
-        return end(world, subscription, None)
+        return finish(world, subscription)
     if subscription["status"] == "trialing" and not _leave_trial(world, subscription):
         return None
     items = items_of(world, subscription)
@@ -273,10 +292,17 @@ def renew(world: World, subscription: Obj) -> None:
     return None
 
 
+def finish(world: World, subscription: Obj) -> None:
+    """End as planned, with a last invoice of what was used or is pending."""
+    invoice_now(world, subscription, whole_period=False, reason="subscription_cycle", used=True)
+    end(world, subscription, None)
+
+
 def draft_renewal(world: World, subscription: Obj, old: lines.Period) -> Obj:
     """The renewal's draft with the new period and everything pending; an hour later it is finalized."""
     invoice = _invoice(world, subscription, "subscription_cycle", old)
     _add_period(world, invoice, subscription)
+    usage.add_lines(world, invoice, subscription, items_of(world, subscription), old)
     pending = invoices.pending_items(world, subscription["customer"], subscription["id"], subscription["currency"])
     invoices.add_items(world, invoice, pending)
     pause = subscription["pause_collection"]
@@ -316,6 +342,8 @@ def end(world: World, subscription: Obj, reason: str | None) -> None:
     details["reason"] = reason or details["reason"]
     _stop_collection(world, subscription)
     emit(world, "customer.subscription.deleted", subscription)
+    for follow in ENDINGS:
+        follow(world, subscription)
 
 
 def _stop_collection(world: World, subscription: Obj) -> None:

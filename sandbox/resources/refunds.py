@@ -1,5 +1,6 @@
 """Refunds: of a charge or of its payment intent, whole or in parts."""
 
+from sandbox import disputes
 from sandbox.errors import invalid
 from sandbox.events import emit
 from sandbox.params import Tree
@@ -11,6 +12,7 @@ from sandbox.world import World
 @route("POST", "/v1/refunds", "RefundCreateParams")
 def create(world: World, params: Tree) -> Obj:
     charge = _charge(world, params)
+    disputes.refuse_refund(world, charge)
     left = charge["amount"] - charge["amount_refunded"]
     if left <= 0:
         raise invalid(f"Charge {charge['id']} has already been refunded.", None, "charge_already_refunded")
@@ -22,6 +24,8 @@ def create(world: World, params: Tree) -> Obj:
         amount=amount,
         charge=charge["id"],
         currency=charge["currency"],
+        customer=charge["customer"],
+        payment_method=charge["payment_method"],
         payment_intent=charge["payment_intent"],
         reason=params.get("reason"),
         status="succeeded",
@@ -33,6 +37,19 @@ def create(world: World, params: Tree) -> Obj:
     emit(world, "refund.created", refund)
     emit(world, "charge.refunded", charge)
     return shown(world, refund, params)
+
+
+def fail(world: World, refund: Obj, reason: str = "lost_or_stolen_card") -> None:
+    """The customer's bank sends the money back, days later."""
+    if refund["status"] != "succeeded":
+        raise invalid(f"This refund is {refund['status']}.")
+    refund.update(status="failed", failure_reason=reason)
+    charge = world.get("charge", refund["charge"])
+    charge["amount_refunded"] -= refund["amount"]
+    charge["refunded"] = False
+    emit(world, "refund.updated", refund)
+    emit(world, "charge.refund.updated", refund)
+    emit(world, "refund.failed", refund)
 
 
 def _charge(world: World, params: Tree) -> Obj:

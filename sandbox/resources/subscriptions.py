@@ -3,7 +3,7 @@
 import copy
 
 from sandbox import checkout, methods
-from sandbox.billing import changes, pending
+from sandbox.billing import changes, pending, schedules
 from sandbox.billing import subscriptions as life
 from sandbox.errors import ApiError, invalid, missing
 from sandbox.events import emit
@@ -115,6 +115,7 @@ def update(world: World, params: Tree, subscription_id: str) -> Obj:
     refuse(params, (*NOT_IMITATED, "add_invoice_items"))
     subscription = world.get("subscription", subscription_id)
     _refuse_ended(subscription, params)
+    _refuse_scheduled(world, subscription, params)
     before = copy.deepcopy(subscription)
     try:
         _update(world, subscription, params)
@@ -135,6 +136,14 @@ def _update(world: World, subscription: Obj, params: Tree) -> None:
         pending.change(world, subscription, params.get("items", []), params)
     if "trial_end" in params:
         changes.set_trial_end(world, subscription, params["trial_end"])
+
+
+def _refuse_scheduled(world: World, subscription: Obj, params: Tree) -> None:
+    if {"cancel_at_period_end", "cancel_at"} & set(params) and schedules.of_subscription(world, subscription):
+        raise invalid(
+            f"The subscription is managed by the subscription schedule `{subscription['schedule']}`, and updating any "
+            "cancelation behavior directly is not allowed. Please update the schedule instead."
+        )
 
 
 def _refuse_ended(subscription: Obj, params: Tree) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import stripe
 
 from sandbox.control import SandboxError
 from sandbox.server import Running
@@ -46,3 +47,50 @@ def test_given_up_is_lost_for_good(running: Running, shop: Shop) -> None:
 def test_an_inquiry_moves_no_money(running: Running, shop: Shop) -> None:
     running.control.dispute(_charge(shop), status="warning_needs_response")
     assert [kind for kind in shop.told() if "dispute" in kind] == ["charge.dispute.created"]
+
+
+def test_evidence_of_stripes_test_mode_decides_at_once(shop: Shop) -> None:
+    for text, status in (("winning_evidence", "won"), ("losing_evidence", "lost")):
+        shop.control.dispute(_charge(shop))
+        dispute = shop.api.disputes.list().data[0]
+        shop.api.disputes.update(dispute.id, {"evidence": {"uncategorized_text": text}, "submit": False})
+        assert shop.api.disputes.retrieve(dispute.id).status == "needs_response"
+        shop.api.disputes.update(dispute.id, {"evidence": {"uncategorized_text": text}})
+        assert shop.api.disputes.retrieve(dispute.id).status == status
+
+
+def test_an_inquiry_becomes_a_dispute(shop: Shop) -> None:
+    dispute = shop.control.dispute(_charge(shop), status="warning_needs_response")
+    assert dispute["is_charge_refundable"]
+    assert shop.control.escalate_dispute(dispute["id"])["status"] == "needs_response"
+    assert shop.told()[-1] == "charge.dispute.funds_withdrawn"
+
+
+def test_nobody_answers_in_time(shop: Shop) -> None:
+    dispute = shop.control.dispute(_charge(shop))["id"]
+    inquiry = shop.control.dispute(_charge(shop), status="warning_needs_response")["id"]
+    shop.control.advance(days=8)
+    assert shop.api.disputes.retrieve(dispute).status == "lost"
+    assert shop.api.disputes.retrieve(inquiry).status == "warning_closed"
+
+
+def test_card_that_disputes_by_itself_and_refunds_that_stripe_refuses(shop: Shop) -> None:
+    intent = shop.api.payment_intents.create(
+        {"amount": 1500, "currency": "usd", "payment_method": "pm_card_createDispute", "confirm": True}
+    )
+    dispute = shop.api.disputes.list({"payment_intent": intent.id}).data[0]
+    shop.control.settings(refuse_disputed_refunds=True)
+    with pytest.raises(stripe.InvalidRequestError) as refused:
+        shop.api.refunds.create({"payment_intent": intent.id})
+    assert refused.value.code == "charge_disputed"
+    shop.control.close_dispute(dispute.id, "won")
+    assert shop.api.refunds.create({"payment_intent": intent.id}).amount == 1500
+
+
+def test_a_refund_comes_back(shop: Shop) -> None:
+    charge = _charge(shop)
+    refund = shop.api.refunds.create({"charge": charge, "amount": 500})
+    shop.control.fail_refund(refund.id)
+    assert shop.api.refunds.retrieve(refund.id).status == "failed"
+    assert shop.api.charges.retrieve(charge).amount_refunded == 0
+    assert shop.told()[-1] == "refund.failed"

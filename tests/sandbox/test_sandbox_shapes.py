@@ -25,6 +25,14 @@ def everything(shop: Shop) -> dict[str, list[dict[str, Any]]]:
     shop.api.billing_portal.sessions.create({"customer": subscription.customer})
     shop.api.invoice_items.create({"customer": subscription.customer, "amount": 5, "currency": "usd"})
     shop.api.webhook_endpoints.create({"url": "http://127.0.0.1:9", "enabled_events": ["*"]})
+    shop.api.subscription_schedules.create({"from_subscription": shop.subscribe().id})
+    shop.api.billing.meters.create(
+        {"display_name": "m", "event_name": "m", "default_aggregation": {"formula": "count"}}
+    )
+    shop.api.billing.meter_events.create(
+        {"event_name": "m", "payload": {"stripe_customer_id": str(subscription.customer)}}
+    )
+    shop.control.dispute(shop.api.charges.list().data[0].id)
     shop.control.advance(days=40)
     dumped: dict[str, list[dict[str, Any]]] = shop.control.dump()
     return dumped
