@@ -27,6 +27,7 @@ from blueprints.checkout import billing as billing_pages
 from blueprints.checkout import pages as checkout_pages
 from blueprints.pricing import api as pricing_api
 from blueprints.pricing import pages as pricing_pages
+from blueprints.subscription import api as subscription_api
 from blueprints.tokens import api as tokens_api
 from blueprints.tokens import pages as tokens_pages
 from blueprints.usage import api as usage_api
@@ -61,7 +62,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     guard.register(app)
     filters.register(app)
     navigation.register(app)
-    for module in (stripe_webhooks, usage_api, statement_api, accounts_api, tokens_api, checkout_api, pricing_api, openapi):
+    for module in (stripe_webhooks, subscription_api, usage_api, statement_api, accounts_api, tokens_api, checkout_api, pricing_api, openapi):
         app.register_blueprint(module.blueprint)
         extensions.csrf.exempt(module.blueprint)
     for module in (auth_pages, account_pages, members_pages, invitation_pages):

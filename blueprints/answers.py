@@ -154,6 +154,27 @@ _CREDIT_PACK = _object(
     optional=("unit_amount_decimal", "transform_quantity"),
 )
 
+_SUBSCRIPTION: dict[str, Schema] = {
+    "account": _STRING,
+    "plan": _STRING,
+    "source": {"type": "string", "enum": ["local", "stripe"]},
+    "status": _maybe(_STRING),
+    "subscription": _maybe(_STRING),
+    "tier": _STRING,
+    "name": _STRING,
+    "price": _maybe(_STRING),
+    "interval": _maybe(_STRING),
+    "amount": _maybe(_INTEGER),
+    "currency": _maybe(_STRING),
+    "included_credits": _NUMBER,
+    "period": _object({"start": _TIME, "end": _TIME}),
+    "cancel_at": _maybe(_TIME),
+    "trial_end": _maybe(_TIME),
+    "ends_at": _maybe(_TIME),
+    "unit_amount_decimal": _STRING,
+    "interval_count": _INTEGER,
+}
+
 CSV = "Csv"
 """The name of every answer that is a table for spreadsheets."""
 
@@ -376,5 +397,25 @@ ANSWERS: dict[str, Schema] = {
         }
     ),
     "PurchaseList": _list("Purchase"),
+    "Subscription": _object(_SUBSCRIPTION, optional=("unit_amount_decimal", "interval_count")),
+    "Invoice": _object(
+        {
+            "id": _STRING,
+            "number": _maybe(_STRING),
+            "status": _STRING,
+            "reason": _maybe(_STRING),
+            "subscription": _maybe(_STRING),
+            "currency": _STRING,
+            "total": _INTEGER,
+            "amount_due": _INTEGER,
+            "amount_paid": _INTEGER,
+            "period": _maybe(_object({"start": _TIME, "end": _TIME})),
+            "next_attempt_at": _maybe(_TIME),
+            "hosted_url": _maybe(_STRING),
+            "pdf_url": _maybe(_STRING),
+            "created_at": _TIME,
+        }
+    ),
+    "InvoiceList": _list("Invoice"),
     "OpenApi": {"type": "object", "required": ["openapi", "info", "paths", "components"]},
 }

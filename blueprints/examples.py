@@ -163,6 +163,40 @@ _PURCHASE = {
     "created_at": "2026-11-21T09:58:00Z",
     "paid_at": _NOW,
 }
+_SUBSCRIPTION = {
+    "account": _ACCOUNT,
+    "plan": "team",
+    "source": "stripe",
+    "status": "active",
+    "subscription": "sub_1SVaKG2eZvKYlo2C",
+    "tier": "team",
+    "name": "Team",
+    "price": "price_1SVaKB2eZvKYlo2C",
+    "interval": "month",
+    "amount": 4900,
+    "currency": "usd",
+    "included_credits": 25_000,
+    "period": {"start": _START, "end": _END},
+    "cancel_at": None,
+    "trial_end": None,
+    "ends_at": None,
+}
+_INVOICE = {
+    "id": "in_1SVaKE2eZvKYlo2C",
+    "number": "A1B2C3D4-0001",
+    "status": "paid",
+    "reason": "subscription_cycle",
+    "subscription": "sub_1SVaKG2eZvKYlo2C",
+    "currency": "usd",
+    "total": 4900,
+    "amount_due": 4900,
+    "amount_paid": 4900,
+    "period": {"start": _START, "end": _END},
+    "next_attempt_at": None,
+    "hosted_url": "https://invoice.stripe.com/i/acct_1/live_1",
+    "pdf_url": "https://pay.stripe.com/invoice/acct_1/live_1/pdf",
+    "created_at": _START,
+}
 _PLANS = {
     "credit_name": "credits",
     "currency": "usd",
@@ -351,6 +385,9 @@ ANSWERS: dict[str, Any] = {
     "Portal": {"url": "https://billing.stripe.com/p/session/live_…"},
     "Purchase": _PURCHASE,
     "PurchaseList": _list(_PURCHASE),
+    "Subscription": _SUBSCRIPTION,
+    "Invoice": _INVOICE,
+    "InvoiceList": _list(_INVOICE),
 }
 """An answer for each schema of that name; tables for spreadsheets are by operation."""
 

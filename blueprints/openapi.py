@@ -55,6 +55,8 @@ TAGS = {
     "plans": "Buying",
     "stripe": "Buying",
     "purchases": "Buying",
+    "subscription": "Buying",
+    "invoices": "Buying",
     "accounts": "Accounts",
     "openapi": "This document",
 }

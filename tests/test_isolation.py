@@ -83,6 +83,8 @@ API: dict[str, Call] = {
     "POST /api/v1/stripe/setup-intent": Call("billing", body={}, names="body", answers=409),
     "POST /api/v1/stripe/portal": Call("billing", body={}, names="body", answers=409),
     "GET /api/v1/purchases": Call("read"),
+    "GET /api/v1/subscription": Call("read"),
+    "GET /api/v1/invoices": Call("read"),
     "GET /api/v1/accounts": Call("admin"),
     "POST /api/v1/accounts": Call("admin", body={"external_id": "new", "name": "New"}),
     "GET /api/v1/accounts/<ref>": Call("admin", "/accounts/{account}"),

@@ -14,6 +14,7 @@ from errors import Forbidden, ValidationError
 from models.account import Account
 from models.types import from_microseconds, to_microseconds
 from services import accounts, grants
+from services.stripe import subscriptions
 from services.tokens import Caller
 
 blueprint = Blueprint("accounts_api", __name__, url_prefix="/api/v1/accounts")
@@ -188,4 +189,6 @@ def restore(caller: Caller, body: dict[str, Any], ref: str) -> Response:
 )
 def close(caller: Caller, body: dict[str, Any], ref: str) -> Response:
     _operator(caller)
-    return answer(render(accounts.close(accounts.resolve(ref), body["reason"])))
+    closed = accounts.close(accounts.resolve(ref), body["reason"])
+    subscriptions.cancel_all(closed.id)
+    return answer(render(closed))

@@ -10,6 +10,7 @@ from blueprints.auth import forms, guard
 from blueprints.auth.pages import local_path
 from errors import Forbidden, NotFound
 from services import accounts, members
+from services.stripe import subscriptions
 
 blueprint = Blueprint("account_pages", __name__)
 
@@ -54,6 +55,7 @@ def close() -> Page:
             return redirect(url_for("auth_pages.settings"))
         if " ".join(form.name.data.split()) == " ".join(account.name.split()):
             accounts.close(account.id, f"Closed by its owner {current_user.email}.", by=current_user.id)
+            subscriptions.cancel_all(account.id)
             flash("The account is closed. Its pages stay readable.", "success")
             return redirect(url_for("auth_pages.settings"))
         form.name.errors = ["That is not the account's name."]

@@ -237,6 +237,8 @@ def test_requests_and_answers_are_as_it_says(sqlite_app: Flask, document: Any) -
     told(200, "GET", "/holds?account=acme&state=captured")
     told(200, "GET", "/ledger?account=acme&limit=2")
     told(200, "GET", "/purchases?account=acme&limit=2")
+    told(200, "GET", "/subscription?account=acme")
+    told(200, "GET", "/invoices?account=acme")
     for path, body in (("customer", {}), ("checkout", {"credits": 5}), ("setup-intent", {}), ("portal", {})):
         told(409, "POST", f"/stripe/{path}", acme | body)  # answered where there is a Stripe: tests/buying
 
