@@ -289,5 +289,7 @@ def _codes(path: str, operation: Operation) -> Iterator[str]:
         yield "not_found"
     if operation.keyed:
         yield "idempotency_conflict"
+    if not operation.public and operation.scope != "admin":
+        yield "rate_limited"
     yield from operation.refuses
     yield from ("internal_error", "database_busy")

@@ -26,7 +26,7 @@ from blueprints import jsonio
 from blueprints.fields import StrictSchema
 from database import OUTAGES
 from errors import SpillwayError, ValidationError
-from services import tokens
+from services import accounts, limits, tokens
 from services.tokens import Caller, Presented
 
 BODY_LIMIT = 1024 * 1024
@@ -94,7 +94,13 @@ def endpoint(
                 if hot:
                     tokens.authenticate(presented, scope)
                 raise
-            return view(caller, *arguments, **path)
+            account_id = _account_of(presented, arguments)
+            counted = account_id is None or limits.check(account_id, presented if hot else None, scope)
+            answered = view(caller, *arguments, **path)
+            if not counted:
+                assert account_id is not None
+                limits.count_late(account_id)
+            return answered
 
         run.operation = Operation(  # type: ignore[attr-defined]
             summary=summary,
@@ -121,6 +127,18 @@ def _caller(presented: Presented, scope: str | None, service_scope: str | None) 
     if wanted is not None:
         tokens.require_scope(caller, wanted)
     return caller
+
+
+def _account_of(presented: Presented, arguments: list[dict[str, Any]]) -> str | None:
+    """The account whose requests a call is counted among: the token's own, or the one a service token names."""
+    own = tokens.known(presented).account_id
+    if own is not None:
+        return own
+    ref = next((known["account"] for known in arguments if known.get("account")), None)
+    try:
+        return accounts.resolve(ref) if ref is not None else None
+    except errors.AccountNotFound:  # the view says so, in its order of refusal
+        return None
 
 
 def _check_path(path: Mapping[str, str]) -> None:

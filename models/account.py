@@ -10,6 +10,7 @@ from sqlalchemy import (
     CheckConstraint,
     ForeignKey,
     Index,
+    Integer,
     String,
     Text,
     UniqueConstraint,
@@ -34,6 +35,7 @@ class Account(Base):
     `period_start`/`period_end` mirror the current subscription's period, so that spending reads one row.
     `rates` are negotiated rates as JSON (`{"chat@gpt": "per_unit=2"}`), null for the catalog's. `free_allowance`: the
     free plan's monthly credits come to it; a person has them on one account, however many they open.
+    `requests_per_minute` is what a subscriber of Stripe subscribed to (0: no limit); null: the catalog's plan says.
     """
 
     __tablename__ = "accounts"
@@ -59,6 +61,7 @@ class Account(Base):
     period_end: Mapped[datetime] = mapped_column(UtcDateTime)
     rates: Mapped[str | None] = mapped_column(Text)
     free_allowance: Mapped[bool] = mapped_column(default=True, server_default=text("true"))
+    requests_per_minute: Mapped[int | None] = mapped_column(Integer)
     seq: Mapped[int] = mapped_column(BigInteger, default=0)
     unfunded: Mapped[Micros] = mapped_column(default=0)
     debt: Mapped[Micros] = mapped_column(default=0)

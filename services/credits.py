@@ -24,7 +24,7 @@ from models.account import Account, AccountStatus
 from models.credit import CapCounter, Lot
 from models.token import Token
 from rows import Statement, run
-from services import catalog, periods, plans
+from services import catalog, limits, periods, plans
 from services.books import (
     ACCOUNTS,
     COUNTERS,
@@ -125,6 +125,8 @@ def assemble(
     # The time is taken under the lock: entries of one account are then written in the order of their times.
     now = clock.now()
     by_id = {account.id: Book(account, now, terms) for account in account_rows}
+    for account in account_rows:
+        limits.learn(account)
     for lot in next(found):
         by_id[lot.account_id].add_loaded_lot(lot)
     for hold in next(found):
@@ -208,11 +210,14 @@ def _write(conn: Connection, books: Books) -> None:
             "unfunded",
             "debt",
             "overage",
+            "requests_per_minute",
         ),
     )
     add(_used_tokens(books), TOKENS.update, ("last_used_at",))
     if statements:
         run(conn, statements)
+    for book in all_books:
+        limits.learn(book.account)
 
 
 def _used_tokens(books: Books) -> list[Token]:

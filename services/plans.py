@@ -156,8 +156,9 @@ def _begin(conn: Connection, book: Book, subscription: Any, *, rates: str | None
     allowances.enter_period(conn, book, subscription, start, end, included, first=first)
 
 
-def _put_on(book: Book, subscription: Any, rates: str | None = None) -> None:
+def _put_on(book: Book, subscription: Any, rates: str | None = None, requests_per_minute: int | None = None) -> None:
     book.account.subscription_id, book.account.plan, book.account.rates = subscription.id, subscription.tier, rates
+    book.account.requests_per_minute = requests_per_minute
     book.account_changed = True
 
 
@@ -197,7 +198,7 @@ def _follow(conn: Connection, book: Book, current: Any, paid: Any) -> None:
     else:
         row.stripe_id, row.created_at = paid.id, book.now
         run(conn, [SUBSCRIPTIONS.insert(conn, [row])])
-    _put_on(book, row)
+    _put_on(book, row, requests_per_minute=paid.requests_per_minute or 0)
     period = paid_period(paid, book.now)
     if period is None:
         if not stays:

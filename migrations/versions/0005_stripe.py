@@ -192,6 +192,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_subscriptions_account_id", "subscriptions", ["account_id"])
 
+    op.add_column("accounts", sa.Column("requests_per_minute", sa.Integer(), nullable=True))
     with op.batch_alter_table("catalog_state") as batch:
         batch.add_column(sa.Column("listings", sa.Integer(), server_default=sa.text("0"), nullable=False))
         batch.add_column(sa.Column("kept_listing", sa.Integer(), server_default=sa.text("0"), nullable=False))
@@ -199,6 +200,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Only while no account is on a plan of Stripe's: the old CHECK refuses the rows of those that are."""
+    op.drop_column("accounts", "requests_per_minute")
     with op.batch_alter_table("catalog_state") as batch:
         batch.drop_column("kept_listing")
         batch.drop_column("listings")
