@@ -190,4 +190,5 @@ def _told(purchase: Purchase, account: Account) -> dict[str, Any]:
         "balance": balances.balance(account.id),
         "credit_name": catalog.current().credit_name,
         "invoice": billing.invoice_of(purchase),
+        "plan_name": billing.plan_name(purchase),
     }

@@ -84,6 +84,14 @@ def price_of(subscription: StripeSubscription) -> int | None:
     return money.total(Decimal(subscription.unit_amount), subscription.quantity)
 
 
+def plan_name(purchase: Purchase) -> str | None:
+    """The name of the plan that was bought."""
+    if not purchase.subscription_id:
+        return None
+    bought = db.session.get(StripeSubscription, purchase.subscription_id)
+    return bought.name if bought is not None else None
+
+
 def invoice_of(purchase: Purchase) -> StripeInvoice | None:
     """The receipt of a purchase, once its event has come."""
     return db.session.get(StripeInvoice, purchase.invoice_id) if purchase.invoice_id else None

@@ -112,7 +112,10 @@ def _switches() -> dict[str, Any]:
 
 
 def _cancelled(order: Order) -> str:
-    return f"/buy?cancelled=1&price={order.price}" if order.mode == "payment" else "/billing?cancelled=1"
+    if order.mode == "subscription":
+        return "/billing?cancelled=1"
+    chosen = f"&credits={to_credits(order.credits)}" if order.quantity != 1 else ""
+    return f"/buy?cancelled=1{chosen}"
 
 
 def _refuse_second(account_id: str) -> None:
