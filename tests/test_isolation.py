@@ -267,12 +267,12 @@ def test_every_route_has_an_entry_and_every_entry_a_route(sqlite_app: Flask) -> 
 
 
 def test_a_new_route_without_an_entry_is_told_apart(sqlite_app: Flask) -> None:
-    sqlite_app.add_url_rule("/invoices", "new_page", lambda: "", methods=["GET", "POST"])
-    sqlite_app.add_url_rule("/api/v1/invoices", "new_api", lambda: "")
+    sqlite_app.add_url_rule("/novelties", "new_page", lambda: "", methods=["GET", "POST"])
+    sqlite_app.add_url_rule("/api/v1/novelties", "new_api", lambda: "")
     assert unlisted(sqlite_app) == [
-        NAME_IT.format("GET /invoices", "PAGES"),
-        NAME_IT.format("POST /invoices", "PAGES"),
-        NAME_IT.format("GET /api/v1/invoices", "API"),
+        NAME_IT.format("GET /novelties", "PAGES"),
+        NAME_IT.format("POST /novelties", "PAGES"),
+        NAME_IT.format("GET /api/v1/novelties", "API"),
     ]
 
 
