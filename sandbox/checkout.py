@@ -82,7 +82,7 @@ def _intent(world: World, session: Obj, customer: Obj | None) -> Obj:
     metadata = data.pop("metadata", {})
     owner = customer["id"] if customer else None
     intent = payments.create(world, session["amount_total"], session["currency"], owner, metadata=metadata, **data)
-    session["_intent"] = intent["id"]
+    session["_intent"], intent["_session"] = intent["id"], session["id"]
     return intent
 
 
@@ -97,7 +97,7 @@ def _subscribe(world: World, session: Obj, customer: Obj | None, method: Obj | N
     invoice = world.get("invoice", subscription["latest_invoice"])
     intent = invoices.intent_of(world, invoice)
     assert intent is not None
-    session["_intent"] = intent["id"]
+    session["_intent"], intent["_session"] = intent["id"], session["id"]
     subscription["default_payment_method"] = method["id"]
     news = invoices.collect(world, invoice, method=method)
     if news == "failed":
@@ -147,21 +147,21 @@ def _begin(world: World, session: Obj) -> None:
 def _set_up(world: World, session: Obj, customer: Obj | None, method: Obj | None) -> None:
     assert method is not None
     intent = world.find("setup_intent", session["_setup"]) or setups.create(world, None)
-    session["_setup"] = intent["id"]
+    session["_setup"], intent["_session"] = intent["id"], session["id"]
     intent["customer"] = customer["id"] if customer else None
     setups.confirm(world, intent, method)
 
 
 # Following what the payments do
 def follow_payment(world: World, intent: Obj) -> None:
-    for session in world.all("checkout.session"):
-        if session["_intent"] != intent["id"]:
-            continue
-        succeeded = intent["status"] == "succeeded"
-        if session["status"] == "open" and succeeded:
-            complete(world, session, "paid")
-        elif session["status"] == "complete" and session["payment_status"] == "unpaid":
-            _settled(world, session, succeeded)
+    session = world.find("checkout.session", intent.get("_session"))
+    if session is None:
+        return
+    succeeded = intent["status"] == "succeeded"
+    if session["status"] == "open" and succeeded:
+        complete(world, session, "paid")
+    elif session["status"] == "complete" and session["payment_status"] == "unpaid":
+        _settled(world, session, succeeded)
 
 
 def _settled(world: World, session: Obj, succeeded: bool) -> None:
@@ -176,12 +176,13 @@ def _settled(world: World, session: Obj, succeeded: bool) -> None:
 
 
 def follow_setup(world: World, intent: Obj) -> None:
-    for session in world.all("checkout.session"):
-        if session["_setup"] == intent["id"] and session["status"] == "open" and intent["status"] == "succeeded":
-            if session["mode"] == "subscription":
-                _begin(world, session)
-            else:
-                complete(world, session, "no_payment_required")
+    session = world.find("checkout.session", intent.get("_session"))
+    if session is None or session["status"] != "open" or intent["status"] != "succeeded":
+        return
+    if session["mode"] == "subscription":
+        _begin(world, session)
+    else:
+        complete(world, session, "no_payment_required")
 
 
 payments.FOLLOWERS.append(follow_payment)

@@ -18,6 +18,7 @@ from stripe import WebhookSignature
 
 from sandbox.shapes import Obj
 
+OVER = ("delivered", "lost")
 TIMEOUT = 20
 WAITS = (0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300, 600, 1200, 3600, 7200, 14400)
 USER_AGENT = "Stripe/1.0 (+https://stripe.com/docs/webhooks)"
@@ -86,6 +87,7 @@ class Courier:
     def reset(self) -> None:
         with self.changed:
             self.parcels: list[Parcel] = []
+            self.open: dict[int, Parcel] = {}  # neither delivered nor lost
             self.modes, self.chance = Modes(), random.Random(1)  # noqa: S311 (repeatable, not secret)
             self.numbers = itertools.count(1)
 
@@ -106,11 +108,16 @@ class Courier:
                 parcel = Parcel(next(self.numbers), event, body, endpoint["url"], endpoint["secret"], subject)
                 parcel.due = time.monotonic() + (modes.delay_seconds if concerned else 0)
                 parcel.state = "lost" if dropped else "held" if concerned and modes.hold else "pending"
-                self.parcels.append(parcel)
+                self._keep(parcel)
             if self.thread is None and not self.stopped:
                 self.thread = threading.Thread(target=self._run, name="webhooks", daemon=True)
                 self.thread.start()
             self.changed.notify_all()
+
+    def _keep(self, parcel: Parcel) -> None:
+        self.parcels.append(parcel)
+        if parcel.state not in OVER:
+            self.open[parcel.number] = parcel
 
     def summaries(self) -> list[dict[str, Any]]:
         with self.changed:
@@ -124,9 +131,9 @@ class Courier:
             chosen = [one for one in self.parcels if one.state in states and (ids is None or one.number in ids)]
             for parcel in chosen:
                 parcel.state, parcel.due = "pending", 0.0
+                self.open[parcel.number] = parcel
                 if duplicate:
-                    number = next(self.numbers)
-                    self.parcels.append(replace(parcel, number=number, attempts=0, status=None))
+                    self._keep(replace(parcel, number=next(self.numbers), attempts=0, status=None))
             self.changed.notify_all()
             return len(chosen)
 
@@ -135,7 +142,7 @@ class Courier:
         deadline = time.monotonic() + seconds
         open_ones = ("pending", "sending", "failed") if retries else ("pending", "sending")
         with self.changed:
-            while any(parcel.state in open_ones for parcel in self.parcels):
+            while any(parcel.state in open_ones for parcel in self.open.values()):
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return False
@@ -147,7 +154,7 @@ class Courier:
         with self.changed:
             return any(
                 parcel.state == "failed" and parcel.event["type"] == event_type and parcel.subject == subject
-                for parcel in self.parcels
+                for parcel in self.open.values()
             )
 
     def stop(self) -> None:
@@ -158,7 +165,7 @@ class Courier:
     def _next(self) -> tuple[Parcel | None, float]:
         """The parcel to send now, or how long nothing is due."""
         now = time.monotonic()
-        waiting = [parcel for parcel in self.parcels if parcel.state in ("pending", "failed")]
+        waiting = [parcel for parcel in self.open.values() if parcel.state in ("pending", "failed")]
         due = [parcel for parcel in waiting if parcel.due <= now]
         if due:
             return (self.chance.choice(due) if self.modes.shuffle else due[0]), 0.0
@@ -190,6 +197,8 @@ class Courier:
             parcel.due = time.monotonic() + self.modes.waits[parcel.attempts - 1]
         else:
             parcel.state = "lost"
+        if parcel.state in OVER:
+            self.open.pop(parcel.number, None)
 
 
 def _send(parcel: Parcel) -> int | None:

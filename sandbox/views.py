@@ -77,8 +77,8 @@ def _deeper(world: World, value: Obj, below: Tree) -> Obj:
 
 def _items(world: World, subscription: Obj) -> Obj:
     url = f"/v1/subscription_items?subscription={subscription['id']}"
-    items = [one for one in world.all("subscription_item") if one["subscription"] == subscription["id"]]
-    return listed([render(world, item) for item in items], url)
+    found = [world.find("subscription_item", item) for item in subscription["_items"]]
+    return listed([render(world, item) for item in found if item], url)
 
 
 def _price(world: World, item: Obj) -> Obj:
@@ -117,8 +117,8 @@ def _lines(world: World, invoice: Obj) -> Obj:
 
 
 def _payments(world: World, invoice: Obj) -> Obj:
-    payments = [one for one in world.all("invoice_payment") if one["invoice"] == invoice["id"]]
-    return listed([render(world, one) for one in payments], "/v1/invoice_payments")
+    payment = world.find("invoice_payment", invoice.get("_payment"))
+    return listed([render(world, payment)] if payment else [], "/v1/invoice_payments")
 
 
 def _session_lines(world: World, session: Obj) -> Obj:

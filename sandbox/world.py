@@ -14,6 +14,15 @@ from sandbox.delivery import Courier
 from sandbox.errors import missing
 from sandbox.shapes import Obj
 
+# Which statuses are the end of an object: nothing comes due for it any more.
+FINAL: dict[str, frozenset[str]] = {
+    "checkout.session": frozenset({"complete", "expired"}),
+    "dispute": frozenset({"lost", "prevented", "warning_closed", "won"}),
+    "invoice": frozenset({"paid", "uncollectible", "void"}),
+    "payment_intent": frozenset({"canceled", "succeeded"}),
+    "subscription": frozenset({"canceled", "incomplete_expired"}),
+    "subscription_schedule": frozenset({"canceled", "completed", "released"}),
+}
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
@@ -47,6 +56,8 @@ class World:
     def reset(self) -> None:
         """Forget everything but the time. Ids go on: whoever remembers old ones will not mistake new ones for them."""
         self.objects: dict[str, dict[str, Obj]] = {kind: {} for kind in shapes.PREFIXES}
+        # Objects whose status may change, so that moving the clock does not look at all that is over.
+        self.living: dict[str, dict[str, Obj]] = {kind: {} for kind in FINAL}
         self.settings = Settings()
         self.idempotent: dict[str, Any] = {}
         self.faults: list[Obj] = []
@@ -82,11 +93,22 @@ class World:
             obj["created"] = self.now()
         obj.update(values)
         self.objects[kind][obj["id"]] = obj
+        if kind in self.living:
+            self.living[kind][obj["id"]] = obj
         return obj
 
     def all(self, kind: str) -> Iterator[Obj]:
         """In the order of creation, without the deleted."""
         return (obj for obj in list(self.objects[kind].values()) if not obj.get("deleted"))
+
+    def alive(self, kind: str) -> Iterator[Obj]:
+        """Those whose status is not final, in the order of creation."""
+        living = self.living[kind]
+        for object_id, obj in list(living.items()):
+            if obj["status"] in FINAL[kind]:
+                del living[object_id]
+            else:
+                yield obj
 
     def find(self, kind: str, object_id: str | None) -> Obj | None:
         obj = self.objects[kind].get(object_id or "")
@@ -110,13 +132,24 @@ class World:
         """It answers as deleted from now on."""
         kept = {"id": obj["id"], "object": obj["object"], "deleted": True}
         self.objects[obj["object"]][obj["id"]] = kept
+        self.living.get(obj["object"], {}).pop(obj["id"], None)
         return kept
 
     # copies
-    def scratch(self) -> "World":
-        """A copy to try things in: its events reach nobody."""
+    def scratch(self, customer: str) -> "World":
+        """A copy to try things in with one customer's objects: its events reach nobody. Other objects are only lent."""
         other = World(Clock(frozen=self.now()), self.address, self.seed + "'")
-        other.objects = copy.deepcopy({kind: all_ for kind, all_ in self.objects.items() if kind != "event"})
-        other.objects["event"] = {}
+        for kind, objects in self.objects.items():
+            if kind != "event":
+                other.objects[kind] = {key: self._copied(obj, customer) for key, obj in objects.items()}
+        other.living = {kind: {key: other.objects[kind][key] for key in ids} for kind, ids in self.living.items()}
         other.settings, other.silent = copy.deepcopy(self.settings), True
         return other
+
+    def _copied(self, obj: Obj, customer: str) -> Obj:
+        owner = obj
+        if obj.get("object") == "subscription_item":
+            owner = self.objects["subscription"].get(obj.get("subscription", ""), {})
+        elif obj.get("object") == "invoice_payment":
+            owner = self.objects["invoice"].get(obj["invoice"], {})
+        return copy.deepcopy(obj) if customer in (owner.get("customer"), obj["id"]) else obj

@@ -17,23 +17,23 @@ SETTLE, INVOICE, SCHEDULE, SUBSCRIPTION, OTHER = range(5)
 
 def moments(world: World) -> Iterator[Due]:
     """Everything planned, in no order."""
-    for subscription in world.all("subscription"):
+    for subscription in world.alive("subscription"):
         yield from _of_subscription(world, subscription)
-    for invoice in world.all("invoice"):
+    for invoice in world.alive("invoice"):
         if invoice["status"] == "draft" and invoice["automatically_finalizes_at"] and invoice["auto_advance"]:
             yield invoice["automatically_finalizes_at"], INVOICE, invoices.advance, invoice
         if invoice["status"] == "open" and invoice["next_payment_attempt"]:
             yield invoice["next_payment_attempt"], INVOICE, _retry, invoice
-    for intent in world.all("payment_intent"):
+    for intent in world.alive("payment_intent"):
         if intent["status"] == "processing":
             yield intent["_settles_at"], SETTLE, payments.settle, intent
-    for schedule in world.all("subscription_schedule"):
+    for schedule in world.alive("subscription_schedule"):
         if schedule["status"] in schedules.RUNNING:
             yield schedules.due(schedule), SCHEDULE, schedules.turn, schedule
-    for dispute in world.all("dispute"):
+    for dispute in world.alive("dispute"):
         if dispute["status"] in ("needs_response", "warning_needs_response"):
             yield dispute["evidence_details"]["due_by"], OTHER, disputes.lapse, dispute
-    for session in world.all("checkout.session"):
+    for session in world.alive("checkout.session"):
         if session["status"] == "open":
             yield session["expires_at"], OTHER, checkout.expire, session
 

@@ -161,7 +161,7 @@ def _expect_payment(world: World, invoice: Obj) -> None:
         description="Payment for Invoice",
         setup_future_usage="off_session" if invoice["parent"] else None,
     )
-    world.add(
+    payment = world.add(
         "invoice_payment",
         amount_requested=invoice["amount_due"],
         currency=invoice["currency"],
@@ -171,11 +171,12 @@ def _expect_payment(world: World, invoice: Obj) -> None:
         status="open",
         status_transitions={"canceled_at": None, "paid_at": None},
     )
+    invoice["_payment"] = intent["_invoice_payment"] = payment["id"]
     invoice["confirmation_secret"] = {"client_secret": intent["client_secret"], "type": "payment_intent"}
 
 
 def payment_of(world: World, invoice: Obj) -> Obj | None:
-    return next((one for one in world.all("invoice_payment") if one["invoice"] == invoice["id"]), None)
+    return world.find("invoice_payment", invoice.get("_payment"))
 
 
 def intent_of(world: World, invoice: Obj) -> Obj | None:
@@ -225,16 +226,17 @@ def _needs_customer(world: World, invoice: Obj, automatic: bool) -> str:
 
 def follow_payment(world: World, intent: Obj) -> None:
     """The intent's news are the invoice's."""
-    for payment in world.all("invoice_payment"):
-        if payment["payment"].get("payment_intent") == intent["id"]:
-            invoice = world.get("invoice", payment["invoice"])
-            if intent["status"] == "succeeded" and invoice["status"] != "paid":
-                payment.update(status="paid", amount_paid=intent["amount_received"])
-                payment["status_transitions"]["paid_at"] = world.now()
-                emit(world, "invoice_payment.paid", payment)
-                paid(world, invoice)
-            elif intent["status"] == "requires_payment_method":
-                failed(world, invoice)
+    payment = world.find("invoice_payment", intent.get("_invoice_payment"))
+    if payment is None:
+        return
+    invoice = world.get("invoice", payment["invoice"])
+    if intent["status"] == "succeeded" and invoice["status"] != "paid":
+        payment.update(status="paid", amount_paid=intent["amount_received"])
+        payment["status_transitions"]["paid_at"] = world.now()
+        emit(world, "invoice_payment.paid", payment)
+        paid(world, invoice)
+    elif intent["status"] == "requires_payment_method":
+        failed(world, invoice)
 
 
 payments.FOLLOWERS.append(follow_payment)

@@ -26,7 +26,7 @@ def change(world: World, subscription: Obj, wanted: list[Tree], params: Tree) ->
 
 
 def _rehearse(world: World, subscription: Obj, wanted: list[Tree], params: Tree) -> None:
-    other = world.scratch()
+    other = world.scratch(subscription["customer"])
     twin = other.get("subscription", subscription["id"])
     changes.change_items(other, twin, wanted, params)
     if twin["latest_invoice"] != subscription["latest_invoice"]:
@@ -34,7 +34,7 @@ def _rehearse(world: World, subscription: Obj, wanted: list[Tree], params: Tree)
 
 
 def _would_be_paid(world: World, subscription: Obj, wanted: list[Tree], params: Tree) -> bool:
-    other = world.scratch()
+    other = world.scratch(subscription["customer"])
     twin = other.get("subscription", subscription["id"])
     changes.change_items(other, twin, wanted, params)
     invoice = other.find("invoice", twin["latest_invoice"])

@@ -18,8 +18,9 @@ NOT_IMITATED = ("schedule", "schedule_details", "discounts", "customer_details")
 def preview(world: World, params: Tree) -> Obj:
     refuse(params, NOT_IMITATED)
     details = params.get("subscription_details", {})
-    other = world.scratch()
-    if "subscription" in params:
+    subscription = world.ref("subscription", params["subscription"], "subscription") if "subscription" in params else {}
+    other = world.scratch(params.get("customer") or subscription.get("customer", ""))
+    if subscription:
         invoice = _of_subscription(other, params, details)
     elif details.get("items"):
         invoice = _of_new(other, params, details)

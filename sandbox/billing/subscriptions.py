@@ -41,7 +41,7 @@ class Order:
 
 
 def items_of(world: World, subscription: Obj) -> list[Obj]:
-    return [one for one in world.all("subscription_item") if one["subscription"] == subscription["id"]]
+    return [item for item_id in subscription["_items"] if (item := world.find("subscription_item", item_id))]
 
 
 def period_of(world: World, subscription: Obj) -> lines.Period:
@@ -109,7 +109,7 @@ def start(world: World, order: Order) -> Obj:
 
 def _rehearse(world: World, order: Order) -> None:
     """Would the first payment work? Tried in a copy."""
-    copy = world.scratch()
+    copy = world.scratch(order.customer["id"])
     customer = copy.get("customer", order.customer["id"])
     method = copy.find("payment_method", order.method["id"]) if order.method else None
     values = {**order.__dict__, "customer": customer, "method": method, "behavior": "allow_incomplete"}
@@ -149,7 +149,7 @@ def _make(world: World, order: Order, anchor: int, status: str) -> Obj:
     }
     if status == "trialing":
         settings |= {"trial_start": now, "trial_end": order.trial_end}
-    subscription = world.add("subscription", customer=order.customer["id"])
+    subscription = world.add("subscription", customer=order.customer["id"], _items=[])
     subscription.update(settings | order.values)
     return subscription
 
@@ -174,6 +174,7 @@ def add_item(world: World, subscription: Obj, price: Obj, quantity: int, metadat
         tax_rates=[],
     )
     set_price(world, item, price)
+    subscription["_items"].append(item["id"])
     return item
 
 
@@ -347,8 +348,8 @@ def end(world: World, subscription: Obj, reason: str | None) -> None:
 
 
 def _stop_collection(world: World, subscription: Obj) -> None:
-    for invoice in world.all("invoice"):
-        if invoices.subscription_of(invoice) == subscription["id"] and invoice["status"] in ("draft", "open"):
+    for invoice in world.alive("invoice"):
+        if invoices.subscription_of(invoice) == subscription["id"]:
             invoice.update(auto_advance=False, next_payment_attempt=None, automatically_finalizes_at=None)
 
 

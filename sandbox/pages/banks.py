@@ -39,15 +39,12 @@ def _intent(here: World, intent_id: str) -> Obj:
 
 def _back(here: World, intent: Obj) -> str:
     """To where the customer came from: the checkout, the invoice, the portal, or the address the program gave."""
-    for session in here.all("checkout.session"):
-        if intent["id"] in (session["_intent"], session["_setup"]):
-            return where_next(here, session).url or f"/c/pay/{session['id']}"
+    if session := here.find("checkout.session", intent.get("_session")):
+        return where_next(here, session).url or f"/c/pay/{session['id']}"
     if wanted := intent.get("_return_url"):
         return with_outcome(wanted, intent)
-    for payment in here.all("invoice_payment"):
-        if payment["payment"].get("payment_intent") == intent["id"]:
-            return f"/i/{here.get('invoice', payment['invoice'])['id']}"
-    return "/"
+    payment = here.find("invoice_payment", intent.get("_invoice_payment"))
+    return f"/i/{payment['invoice']}" if payment else "/"
 
 
 def with_outcome(url: str, intent: Obj) -> str:
