@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from sandbox import methods, payments, setups
-from sandbox.billing import invoices, lines
+from sandbox.billing import invoices, lines, starting
 from sandbox.billing import subscriptions as life
 from sandbox.errors import ApiError
 from sandbox.events import emit
@@ -111,7 +111,7 @@ def _start(world: World, session: Obj, customer: Obj, method: Obj | None) -> Obj
     data = session["_subscription_data"]
     bought = [world.objects["item"][line] for line in session["_lines"]]
     wanted = [{"price": world.objects["price"][one["_price"]], "quantity": one["quantity"]} for one in bought]
-    order = life.Order(
+    order = starting.Order(
         customer=customer,
         items=[one for one in wanted if one["price"]["type"] == "recurring"],
         extra_items=[one for one in wanted if one["price"]["type"] == "one_time"],
@@ -124,7 +124,7 @@ def _start(world: World, session: Obj, customer: Obj, method: Obj | None) -> Obj
     )
     if method:
         order.values["default_payment_method"] = method["id"]
-    subscription = life.start(world, order)
+    subscription = starting.start(world, order)
     session["_subscription"] = subscription["id"]
     return subscription
 

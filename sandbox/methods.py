@@ -4,7 +4,7 @@ from sandbox.cards import BY_ID, BY_NUMBER, Card
 from sandbox.errors import declined, invalid
 from sandbox.events import emit
 from sandbox.shapes import Obj
-from sandbox.world import World
+from sandbox.world import World, is_over
 
 NO_DETAILS: Obj = {"address": None, "email": None, "name": None, "phone": None, "tax_id": None}
 
@@ -122,7 +122,7 @@ def attached(world: World, method_id: str, customer_id: str, param: str) -> Obj:
 def usual(world: World, customer: Obj) -> Obj | None:
     """What the customer pays with as far as one can tell: their default, or that of a running subscription."""
     running = [one for one in world.all("subscription") if one["customer"] == customer["id"]]
-    defaults = [one["default_payment_method"] for one in running if one["status"] != "canceled"]
+    defaults = [one["default_payment_method"] for one in running if not is_over(one)]
     return paying(world, customer, customer["invoice_settings"]["default_payment_method"], *defaults)
 
 
@@ -131,8 +131,7 @@ def make_default(world: World, method: Obj, customer: Obj) -> None:
     customer["invoice_settings"]["default_payment_method"] = method["id"]
     emit(world, "customer.updated", customer)
     for subscription in world.all("subscription"):
-        ended = subscription["status"] in ("canceled", "incomplete_expired")
-        if subscription["customer"] == customer["id"] and not ended:
+        if subscription["customer"] == customer["id"] and not is_over(subscription):
             subscription["default_payment_method"] = method["id"]
             emit(world, "customer.subscription.updated", subscription)
 

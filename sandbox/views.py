@@ -7,7 +7,7 @@ from typing import Any
 from sandbox import shapes
 from sandbox.errors import invalid
 from sandbox.shapes import Obj, listed
-from sandbox.world import World
+from sandbox.world import World, is_over
 
 Tree = dict[str, Any]
 DEPTH = 4
@@ -134,7 +134,7 @@ def _refunds(world: World, charge: Obj) -> Obj:
 
 def _subscriptions(world: World, customer: Obj) -> Obj:
     found = [one for one in world.all("subscription") if one["customer"] == customer["id"]]
-    live = [render(world, one) for one in found if one["status"] not in ("canceled", "incomplete_expired")]
+    live = [render(world, one) for one in found if not is_over(one)]
     return listed(live[::-1], f"/v1/customers/{customer['id']}/subscriptions")
 
 

@@ -41,6 +41,11 @@ class Settings:
     refuse_disputed_refunds: bool = False
 
 
+def is_over(obj: Obj) -> bool:
+    """Its status is final."""
+    return obj["status"] in FINAL[obj["object"]]
+
+
 class World:
     """`with world.lock:` around every use; ids follow from the order of creation, so a run can be repeated."""
 
@@ -105,7 +110,7 @@ class World:
         """Those whose status is not final, in the order of creation."""
         living = self.living[kind]
         for object_id, obj in list(living.items()):
-            if obj["status"] in FINAL[kind]:
+            if is_over(obj):
                 del living[object_id]
             else:
                 yield obj

@@ -28,20 +28,16 @@ def moments(world: World) -> Iterator[Due]:
         if intent["status"] == "processing":
             yield intent["_settles_at"], SETTLE, payments.settle, intent
     for schedule in world.alive("subscription_schedule"):
-        if schedule["status"] in schedules.RUNNING:
-            yield schedules.due(schedule), SCHEDULE, schedules.turn, schedule
+        yield schedules.due(schedule), SCHEDULE, schedules.turn, schedule
     for dispute in world.alive("dispute"):
         if dispute["status"] in ("needs_response", "warning_needs_response"):
             yield dispute["evidence_details"]["due_by"], OTHER, disputes.lapse, dispute
     for session in world.alive("checkout.session"):
-        if session["status"] == "open":
-            yield session["expires_at"], OTHER, checkout.expire, session
+        yield session["expires_at"], OTHER, checkout.expire, session
 
 
 def _of_subscription(world: World, subscription: Obj) -> Iterator[Due]:
     status = subscription["status"]
-    if status in life.FINAL:
-        return
     if status == "incomplete":
         yield subscription["created"] + life.INCOMPLETE_SECONDS, SUBSCRIPTION, life.expire, subscription
         return

@@ -49,15 +49,17 @@ def line(world: World, invoice_id: str, amount: int, currency: str, period: Peri
     return blank | values
 
 
-def of_item(world: World, invoice_id: str, item: Obj, subscription: Obj, amount: int | None = None) -> Obj:
-    """A period of a subscription item, at its price or (part of a period) at the amount given."""
+def of_item(
+    world: World, invoice_id: str, item: Obj, subscription: Obj, amount: int | None = None, trial: bool = False
+) -> Obj:
+    """A period of a subscription item, at its price or (part of a period, or a trial) at the amount given."""
     price = world.objects["price"][item["_price"]]
     quantity = item["quantity"]
     parent = {
         "invoice_item_details": None,
         "subscription_item_details": {
             "invoice_item": None,
-            "proration": amount is not None,
+            "proration": amount is not None and not trial,
             "proration_details": {"credited_items": None},
             "subscription": subscription["id"],
             "subscription_item": item["id"],

@@ -1,8 +1,7 @@
 """What `payment_behavior` makes of a change whose payment does not go through at once."""
 
 from sandbox import payments
-from sandbox.billing import changes, invoices
-from sandbox.billing import subscriptions as life
+from sandbox.billing import changes, invoices, starting
 from sandbox.events import emit
 from sandbox.params import Tree
 from sandbox.shapes import Obj
@@ -30,7 +29,7 @@ def _rehearse(world: World, subscription: Obj, wanted: list[Tree], params: Tree)
     twin = other.get("subscription", subscription["id"])
     changes.change_items(other, twin, wanted, params)
     if twin["latest_invoice"] != subscription["latest_invoice"]:
-        life.refuse_unpaid(other, twin)
+        starting.refuse_unpaid(other, twin)
 
 
 def _would_be_paid(world: World, subscription: Obj, wanted: list[Tree], params: Tree) -> bool:

@@ -1,7 +1,7 @@
 """What an invoice would be: played through in a copy of everything, so a preview can not differ from what comes."""
 
 from sandbox import checkout
-from sandbox.billing import changes, invoices
+from sandbox.billing import changes, invoices, starting
 from sandbox.billing import subscriptions as life
 from sandbox.errors import ApiError, invalid
 from sandbox.params import Tree
@@ -9,7 +9,7 @@ from sandbox.resources.invoice_items import make_item
 from sandbox.routing import only, refuse
 from sandbox.shapes import Obj
 from sandbox.views import render, tree_of
-from sandbox.world import World
+from sandbox.world import World, is_over
 
 CHANGES = ("items", "proration_behavior", "proration_date", "billing_cycle_anchor")
 NOT_IMITATED = ("schedule", "schedule_details", "discounts", "customer_details")
@@ -40,7 +40,7 @@ def _is_once(line: Obj) -> bool:
 
 def _of_subscription(other: World, params: Tree, details: Tree) -> Obj:
     subscription = other.ref("subscription", params["subscription"], "subscription")
-    if subscription["status"] in life.FINAL:
+    if is_over(subscription):
         raise _nothing()
     _add_items(other, subscription["customer"], subscription["id"], params)
     before = subscription["latest_invoice"]
@@ -66,7 +66,7 @@ def _change(other: World, subscription: Obj, details: Tree) -> None:
 
 def _renew(other: World, subscription: Obj) -> None:
     """On to the end of the period."""
-    if subscription["cancel_at_period_end"] or subscription["status"] in life.FINAL:
+    if subscription["cancel_at_period_end"] or is_over(subscription):
         raise _nothing()
     before = subscription["latest_invoice"]
     other.clock.set(max(other.now(), life.period_of(other, subscription)[1]))
@@ -85,7 +85,7 @@ def _of_new(other: World, params: Tree, details: Tree) -> Obj:
         raise invalid("Missing required param: customer.", "customer", "parameter_missing")
     customer = other.ref("customer", params["customer"], "customer")
     wanted = details["items"]
-    order = life.Order(
+    order = starting.Order(
         customer=customer,
         items=[
             {
@@ -97,7 +97,7 @@ def _of_new(other: World, params: Tree, details: Tree) -> Obj:
         trial_end=checkout.trial_end(other, details) if details.get("trial_end") != "now" else None,
         behavior="default_incomplete",
     )
-    subscription = life.start(other, order)
+    subscription = starting.start(other, order)
     invoice = other.get("invoice", subscription["latest_invoice"])
     _add_items(other, customer["id"], None, params)
     pending = invoices.pending_items(other, customer["id"], None, invoice["currency"])

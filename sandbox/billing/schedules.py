@@ -3,15 +3,14 @@
 import copy
 
 from sandbox import clock
-from sandbox.billing import changes
+from sandbox.billing import changes, starting
 from sandbox.billing import subscriptions as life
 from sandbox.errors import invalid
 from sandbox.events import emit
 from sandbox.params import Tree
 from sandbox.shapes import Obj
-from sandbox.world import World
+from sandbox.world import World, is_over
 
-RUNNING = ("not_started", "active")
 KIND = "subscription_schedule"
 # Parts of a phase that are null unless they are given.
 UNSET = (
@@ -23,7 +22,7 @@ UNSET = (
 
 def of_subscription(world: World, subscription: Obj) -> Obj | None:
     schedule = world.find(KIND, subscription["schedule"])
-    return schedule if schedule and schedule["status"] in RUNNING else None
+    return schedule if schedule and not is_over(schedule) else None
 
 
 def make(world: World, customer: str, phases: list[Obj], **values: object) -> Obj:
@@ -94,7 +93,7 @@ def begin(world: World, schedule: Obj, customer: Obj) -> None:
     first = schedule["phases"][0]
     wanted = [_order_item(world, item) for item in first["items"]]
     values = {"metadata": dict(first["metadata"]), "schedule": schedule["id"]}
-    subscription = life.start(world, life.Order(customer=customer, items=wanted, values=values))
+    subscription = starting.start(world, starting.Order(customer=customer, items=wanted, values=values))
     schedule.update(subscription=subscription["id"], status="active")
     _mark(schedule, first)
     emit(world, f"{KIND}.updated", schedule)

@@ -1,43 +1,20 @@
 """The life of a subscription: start, renewal, trial end, past due, end. Periods are kept on its items."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
-from sandbox import clock, money, setups
+from sandbox import clock
 from sandbox.billing import invoices, lines, usage
 from sandbox.catalog import is_sold
-from sandbox.errors import ApiError, invalid
+from sandbox.errors import invalid
 from sandbox.events import emit
 from sandbox.shapes import Obj
-from sandbox.world import World
+from sandbox.world import World, is_over
 
 DAY = 86400
 INCOMPLETE_SECONDS = 23 * 3600
 # Called with a subscription that has just ended.
 ENDINGS: list[Callable[[World, Obj], None]] = []
-PAYMENT_SETTINGS: Obj = {
-    "payment_method_options": None,
-    "payment_method_types": None,
-    "save_default_payment_method": "off",
-}
-FINAL = ("canceled", "incomplete_expired")
-
-
-@dataclass
-class Order:
-    """What a new subscription is to be."""
-
-    customer: Obj
-    items: list[Obj]  # {"price": price object, "quantity": int, "metadata": dict}
-    values: Obj = field(default_factory=dict)
-    trial_end: int | None = None
-    anchor: int | None = None
-    prorate: bool = True
-    behavior: str = "allow_incomplete"
-    extra_items: list[Obj] = field(default_factory=list)
-    off_session: bool = False
-    method: Obj | None = None
 
 
 def items_of(world: World, subscription: Obj) -> list[Obj]:
@@ -51,13 +28,13 @@ def period_of(world: World, subscription: Obj) -> lines.Period:
 
 def cycle(world: World, items: Iterable[Obj]) -> tuple[str, int]:
     """Interval and count; all items of a subscription share one here."""
-    found = {_interval(world, item) for item in items}
+    found = {interval_of(world, item) for item in items}
     if len(found) != 1:
         raise invalid("The sandbox wants one billing interval for all items of a subscription.", "items")
     return found.pop()
 
 
-def _interval(world: World, item: Obj) -> tuple[str, int]:
+def interval_of(world: World, item: Obj) -> tuple[str, int]:
     recurring = world.objects["price"][item["_price"]]["recurring"]
     return recurring["interval"], recurring["interval_count"]
 
@@ -79,89 +56,6 @@ def check_prices(prices: list[Obj], param: str) -> None:
         raise invalid("All prices on a subscription must have the same currency.", param)
     if len({price["id"] for price in prices}) != len(prices):
         raise invalid("Cannot add multiple subscription items with the same price.", param)
-
-
-def start(world: World, order: Order) -> Obj:
-    """A new subscription and its first invoice. ApiError 402 with `error_if_incomplete`, and then nothing has begun."""
-    check_prices([item["price"] for item in order.items], "items")
-    if order.behavior == "error_if_incomplete":
-        _rehearse(world, order)
-    now = world.now()
-    trialing = order.trial_end is not None and order.trial_end > now
-    anchor = (order.trial_end if trialing else order.anchor) or now
-    subscription = _make(world, order, anchor, "trialing" if trialing else "incomplete")
-    _add_items(world, subscription, order, anchor if anchor > now else None)
-    customer = order.customer
-    if not customer["currency"]:
-        customer["currency"] = subscription["currency"]
-    invoice = _first_invoice(world, subscription, order, trialing)
-    emit(world, "customer.subscription.created", subscription)
-    invoices.announce(world, invoice, wait=False)
-    invoices.finalize(world, invoice)
-    if invoice["status"] == "open" and order.behavior != "default_incomplete":
-        invoices.collect(world, invoice, automatic=False, method=order.method)
-    if invoice["status"] == "open" and invoice["collection_method"] == "send_invoice":
-        set_status(world, subscription, "active")
-    if trialing and order.behavior == "default_incomplete" and not subscription["default_payment_method"]:
-        subscription["pending_setup_intent"] = setups.create(world, customer["id"])["id"]
-    return subscription
-
-
-def _rehearse(world: World, order: Order) -> None:
-    """Would the first payment work? Tried in a copy."""
-    copy = world.scratch(order.customer["id"])
-    customer = copy.get("customer", order.customer["id"])
-    method = copy.find("payment_method", order.method["id"]) if order.method else None
-    values = {**order.__dict__, "customer": customer, "method": method, "behavior": "allow_incomplete"}
-    subscription = start(copy, Order(**values))
-    refuse_unpaid(copy, subscription)
-
-
-def refuse_unpaid(world: World, subscription: Obj) -> None:
-    invoice = world.find("invoice", subscription["latest_invoice"])
-    intent = invoices.intent_of(world, invoice) if invoice and invoice["status"] == "open" else None
-    if invoice and invoice["status"] == "open":
-        error = (intent or {}).get("last_payment_error") or {
-            "code": "subscription_payment_intent_requires_action",
-            "message": "The payment needs the customer, or there is no payment method to charge.",
-        }
-        extra = {"decline_code": error["decline_code"]} if "decline_code" in error else {}
-        raise ApiError(error["message"], status=402, kind="card_error", code=error["code"], extra=extra)
-
-
-def _make(world: World, order: Order, anchor: int, status: str) -> Obj:
-    now = world.now()
-    settings: Obj = {
-        "automatic_tax": {"disabled_reason": None, "enabled": False, "liability": None},
-        "billing_cycle_anchor": anchor,
-        "billing_mode": {"type": "flexible", "flexible": {"proration_discounts": "included"}},
-        "cancel_at_period_end": False,
-        "cancellation_details": {"comment": None, "feedback": None, "feedback_option": None, "reason": None},
-        "collection_method": "charge_automatically",
-        "currency": order.items[0]["price"]["currency"],
-        "default_tax_rates": [],
-        "discounts": [],
-        "invoice_settings": {"account_tax_ids": None, "issuer": {"type": "self"}},
-        "payment_settings": dict(PAYMENT_SETTINGS),
-        "start_date": now,
-        "status": status,
-        "trial_settings": {"end_behavior": {"missing_payment_method": "create_invoice"}},
-    }
-    if status == "trialing":
-        settings |= {"trial_start": now, "trial_end": order.trial_end}
-    subscription = world.add("subscription", customer=order.customer["id"], _items=[])
-    subscription.update(settings | order.values)
-    return subscription
-
-
-def _add_items(world: World, subscription: Obj, order: Order, end: int | None) -> None:
-    for wanted in order.items:
-        add_item(world, subscription, wanted["price"], wanted["quantity"], wanted.get("metadata", {}))
-    items = items_of(world, subscription)
-    interval = cycle(world, items)
-    end = end or boundary_after(subscription["billing_cycle_anchor"], interval, world.now())
-    for item in items:
-        item.update(current_period_start=world.now(), current_period_end=end)
 
 
 def add_item(world: World, subscription: Obj, price: Obj, quantity: int, metadata: dict[str, str]) -> Obj:
@@ -186,46 +80,7 @@ def set_price(world: World, item: Obj, price: Obj) -> None:
     item["_counts_from"] = world.now()
 
 
-def _first_invoice(world: World, subscription: Obj, order: Order, trialing: bool) -> Obj:
-    invoice = _invoice(world, subscription, "subscription_create", (world.now(), world.now()))
-    for item in items_of(world, subscription):
-        if (made := _first_line(world, invoice, item, subscription, order, trialing)) is not None:
-            invoice["_lines"].append(made)
-    for extra in order.extra_items:
-        price, quantity = extra["price"], extra["quantity"]
-        moment = (world.now(), world.now())
-        amount = money.amount(price, quantity)
-        item = lines.invoice_item(
-            world,
-            order.customer["id"],
-            amount,
-            price["currency"],
-            moment,
-            price=price,
-            quantity=quantity,
-            subscription=subscription["id"],
-            description=lines.describe(world, price, quantity),
-        )
-        invoices.add_items(world, invoice, [item])
-    invoices.total(invoice)
-    return invoice
-
-
-def _first_line(world: World, invoice: Obj, item: Obj, subscription: Obj, order: Order, trialing: bool) -> Obj | None:
-    if item["quantity"] is None:  # metered: paid for when it was used
-        return None
-    if trialing:
-        return lines.of_item(world, invoice["id"], item, subscription, 0)
-    begin, end = item["current_period_start"], item["current_period_end"]
-    interval = _interval(world, item)
-    whole = clock.after(end, interval[0], -interval[1])
-    if order.anchor is None or order.anchor <= begin:
-        return lines.of_item(world, invoice["id"], item, subscription)
-    amount = money.amount(world.objects["price"][item["_price"]], item["quantity"]) if order.prorate else 0
-    return lines.of_item(world, invoice["id"], item, subscription, round(amount * (end - begin) / (end - whole)))
-
-
-def _invoice(world: World, subscription: Obj, reason: str, window: lines.Period) -> Obj:
+def draft(world: World, subscription: Obj, reason: str, window: lines.Period) -> Obj:
     """A draft of this subscription; it becomes its latest invoice."""
     values: dict[str, Any] = {
         "parent": invoices.parent_of(subscription),
@@ -256,7 +111,7 @@ def invoice_now(
     used = used and any(item["quantity"] is None for item in items)
     if not own and not whole_period and not used:
         return None
-    invoice = _invoice(world, subscription, reason, (world.now(), world.now()))
+    invoice = draft(world, subscription, reason, (world.now(), world.now()))
     invoices.add_items(world, invoice, own)
     if used:
         usage.add_lines(world, invoice, subscription, items, (period_of(world, subscription)[0], world.now()))
@@ -301,7 +156,7 @@ def finish(world: World, subscription: Obj) -> None:
 
 def draft_renewal(world: World, subscription: Obj, old: lines.Period) -> Obj:
     """The renewal's draft with the new period and everything pending; an hour later it is finalized."""
-    invoice = _invoice(world, subscription, "subscription_cycle", old)
+    invoice = draft(world, subscription, "subscription_cycle", old)
     _add_period(world, invoice, subscription)
     usage.add_lines(world, invoice, subscription, items_of(world, subscription), old)
     pending = invoices.pending_items(world, subscription["customer"], subscription["id"], subscription["currency"])
@@ -371,7 +226,7 @@ def set_status(world: World, subscription: Obj, status: str) -> None:
 def follow_invoice(world: World, invoice: Obj, news: str) -> None:
     """What became of its invoice decides the subscription's status."""
     subscription = world.find("subscription", invoices.subscription_of(invoice))
-    if subscription is None or subscription["status"] in FINAL or subscription["status"] in ("trialing", "paused"):
+    if subscription is None or is_over(subscription) or subscription["status"] in ("trialing", "paused"):
         return
     latest = subscription["latest_invoice"] == invoice["id"]
     if news in ("paid", "processing") and latest:

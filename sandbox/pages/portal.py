@@ -10,7 +10,7 @@ from sandbox.billing import subscriptions as life
 from sandbox.errors import ApiError, invalid
 from sandbox.events import emit
 from sandbox.shapes import Obj
-from sandbox.world import World
+from sandbox.world import World, is_over
 
 blueprint = Blueprint("portal", __name__)
 
@@ -63,7 +63,7 @@ def _card(here: World, session: Obj) -> None:
 
 def _subscription(here: World, session: Obj) -> Obj:
     subscription = here.get("subscription", request.form.get("subscription", ""))
-    if subscription["customer"] != session["customer"] or subscription["status"] in life.FINAL:
+    if subscription["customer"] != session["customer"] or is_over(subscription):
         raise invalid("No such subscription.")
     return subscription
 
@@ -137,5 +137,5 @@ def _shown(here: World, subscription: Obj) -> Obj:
         "subscription": subscription,
         "items": [_price(here, item["_price"]) | {"quantity": item["quantity"]} for item in items],
         "end": items[0]["current_period_end"],
-        "over": subscription["status"] in life.FINAL,
+        "over": is_over(subscription),
     }

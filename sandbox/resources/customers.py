@@ -5,7 +5,7 @@ from sandbox.events import emit
 from sandbox.params import Tree
 from sandbox.routing import lists, only, page, retrieves, route, searches, shown
 from sandbox.shapes import Obj, merge_metadata
-from sandbox.world import World
+from sandbox.world import World, is_over
 
 FIELDS = ("address", "business_name", "description", "email", "individual_name", "name", "phone", "shipping")
 MORE = ("preferred_locales", "tax_exempt", "balance", "invoice_prefix", "next_invoice_sequence")
@@ -72,7 +72,7 @@ def delete(world: World, params: Tree, customer_id: str) -> Obj:
 
     customer = world.get("customer", customer_id)
     for subscription in world.all("subscription"):
-        if subscription["customer"] == customer_id and subscription["status"] not in ("canceled", "incomplete_expired"):
+        if subscription["customer"] == customer_id and not is_over(subscription):
             end(world, subscription, "cancellation_requested")
     emit(world, "customer.deleted", customer)
     return world.delete(customer)

@@ -7,7 +7,7 @@ from sandbox.events import emit
 from sandbox.params import Tree
 from sandbox.routing import lists, only, refuse, retrieves, route, shown
 from sandbox.shapes import Obj, merge_metadata
-from sandbox.world import World
+from sandbox.world import World, is_over
 
 KIND = "subscription_schedule"
 NOT_IMITATED = ("add_invoice_items", "discounts", "default_tax_rates", "transfer_data", "trial", "on_behalf_of")
@@ -27,7 +27,7 @@ def create(world: World, params: Tree) -> Obj:
 def _from_subscription(world: World, params: Tree) -> Obj:
     refuse(params, ("phases", "customer", "start_date", "end_behavior"))
     subscription = world.ref("subscription", params["from_subscription"], "from_subscription")
-    if subscription["status"] in life.FINAL:
+    if is_over(subscription):
         raise invalid("You cannot migrate a subscription that is already canceled.", "from_subscription")
     if schedules.of_subscription(world, subscription):
         raise invalid(
@@ -119,7 +119,7 @@ def cancel(world: World, params: Tree, schedule_id: str) -> Obj:
 
 def _running(world: World, schedule_id: str) -> Obj:
     schedule = world.get(KIND, schedule_id)
-    if schedule["status"] not in schedules.RUNNING:
+    if is_over(schedule):
         raise invalid(f"This schedule is over: its status is {schedule['status']}.")
     return schedule
 

@@ -3,14 +3,14 @@
 import copy
 
 from sandbox import checkout, methods
-from sandbox.billing import changes, pending, schedules
+from sandbox.billing import changes, pending, schedules, starting
 from sandbox.billing import subscriptions as life
 from sandbox.errors import ApiError, invalid, missing
 from sandbox.events import emit
 from sandbox.params import Tree
 from sandbox.routing import PAGING, in_range, only, page, refuse, retrieves, route, searches, shown
 from sandbox.shapes import Obj, merge_metadata
-from sandbox.world import World
+from sandbox.world import World, is_over
 
 NOT_IMITATED = (
     "discounts",
@@ -36,7 +36,7 @@ def create(world: World, params: Tree) -> Obj:
     if "customer" not in params:
         raise invalid("Missing required param: customer.", "customer", "parameter_missing")
     customer = world.ref("customer", params["customer"], "customer")
-    order = life.Order(
+    order = starting.Order(
         customer=customer,
         items=_items(world, params.get("items", []), "items"),
         extra_items=_items(world, params.get("add_invoice_items", []), "add_invoice_items"),
@@ -56,13 +56,13 @@ def create(world: World, params: Tree) -> Obj:
             "payment method.",
             code="resource_missing",
         )
-    subscription = life.start(world, order)
+    subscription = starting.start(world, order)
     if "cancel_at_period_end" in params or "cancel_at" in params:
         changes.set_cancellation(world, subscription, params)
     return shown(world, subscription, params)
 
 
-def _needs_no_card(order: life.Order) -> bool:
+def _needs_no_card(order: starting.Order) -> bool:
     free = all(
         not item["price"]["unit_amount"] and item["price"]["billing_scheme"] == "per_unit" for item in order.items
     )
@@ -86,7 +86,7 @@ def _values(world: World, params: Tree, customer: Obj) -> Obj:
     values = only(params, (*FIELDS, "billing_mode", "trial_settings"))
     values["metadata"] = merge_metadata({}, params.get("metadata", {}))
     if "payment_settings" in params:
-        values["payment_settings"] = life.PAYMENT_SETTINGS | params["payment_settings"]
+        values["payment_settings"] = starting.PAYMENT_SETTINGS | params["payment_settings"]
     if default := params.get("default_payment_method"):
         values["default_payment_method"] = methods.attached(world, default, customer["id"], "default_payment_method")[
             "id"
@@ -148,7 +148,7 @@ def _refuse_scheduled(world: World, subscription: Obj, params: Tree) -> None:
 
 def _refuse_ended(subscription: Obj, params: Tree) -> None:
     allowed = {"metadata", "cancellation_details", "expand"}
-    if subscription["status"] in life.FINAL and set(params) - allowed:
+    if is_over(subscription) and set(params) - allowed:
         raise invalid("A canceled subscription can only update its cancellation_details and metadata.")
 
 
@@ -170,7 +170,7 @@ def _change_fields(world: World, subscription: Obj, params: Tree) -> None:
 @route("DELETE", "/v1/subscriptions/{}", "SubscriptionCancelParams")
 def cancel(world: World, params: Tree, subscription_id: str) -> Obj:
     subscription = world.get("subscription", subscription_id)
-    if subscription["status"] in life.FINAL:
+    if is_over(subscription):
         raise missing("subscription", subscription_id, "id", status=404)  # what is over is not found, as at Stripe
     changes.cancel(world, subscription, params)
     return shown(world, subscription, params)
@@ -192,7 +192,7 @@ def listing(world: World, params: Tree) -> Obj:
 
 def _matches(world: World, subscription: Obj, params: Tree) -> bool:
     status, wanted = subscription["status"], params.get("status")
-    groups = {None: status != "canceled", "all": True, "ended": status in life.FINAL}
+    groups = {None: status != "canceled", "all": True, "ended": is_over(subscription)}
     if not groups.get(wanted, status == wanted):
         return False
     items = life.items_of(world, subscription)
