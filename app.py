@@ -25,6 +25,7 @@ from blueprints.auth import pages as auth_pages
 from blueprints.checkout import api as checkout_api
 from blueprints.checkout import billing as billing_pages
 from blueprints.checkout import pages as checkout_pages
+from blueprints.controls import api as controls_api
 from blueprints.pricing import api as pricing_api
 from blueprints.pricing import pages as pricing_pages
 from blueprints.subscription import api as subscription_api
@@ -62,7 +63,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     guard.register(app)
     filters.register(app)
     navigation.register(app)
-    for module in (stripe_webhooks, subscription_api, usage_api, statement_api, accounts_api, tokens_api, checkout_api, pricing_api, openapi):
+    apis = (stripe_webhooks, subscription_api, usage_api, statement_api, controls_api, checkout_api, pricing_api)
+    for module in (*apis, accounts_api, tokens_api, openapi):
         app.register_blueprint(module.blueprint)
         extensions.csrf.exempt(module.blueprint)
     for module in (auth_pages, account_pages, members_pages, invitation_pages):

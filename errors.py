@@ -103,6 +103,10 @@ class AlreadySubscribed(SpillwayError):
     status, code, title = 409, "already_subscribed", "The account has a subscription"
 
 
+class OverageUnavailable(SpillwayError):
+    status, code, title = 409, "overage_unavailable", "Overage needs an overage price and a live subscription"
+
+
 class PayloadTooLarge(SpillwayError):
     status, code, title = 413, "payload_too_large", "The body is too large"
 

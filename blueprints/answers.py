@@ -417,5 +417,32 @@ ANSWERS: dict[str, Schema] = {
         }
     ),
     "InvoiceList": _list("Invoice"),
+    "Controls": _object(
+        {
+            "overage": _object({"enabled": _BOOLEAN, "cap_amount": _maybe(_INTEGER)}),
+            "caps": {
+                "type": "array",
+                "items": _object(
+                    {
+                        "scope": {"type": "string", "enum": ["account", "token", "subject"]},
+                        "key": _STRING,
+                        "window": {"type": "string", "enum": ["day", "period"]},
+                        "credits": _NUMBER,
+                        "locked": _BOOLEAN,
+                    },
+                    optional=("key",),
+                ),
+            },
+            "alert_thresholds": {"type": "array", "items": _INTEGER},
+            "auto_top_up": _object(
+                {
+                    "enabled": _BOOLEAN,
+                    "below": _maybe(_NUMBER),
+                    "credits": _maybe(_NUMBER),
+                    "monthly_ceiling": _maybe(_INTEGER),
+                }
+            ),
+        }
+    ),
     "OpenApi": {"type": "object", "required": ["openapi", "info", "paths", "components"]},
 }

@@ -40,6 +40,10 @@ BODIES: dict[str, dict[str, Any]] = {
     "post_holds_hold_id_capture": {"credits": 31.25, "operation": "video_minute"},
     "post_holds_hold_id_release": {},
     "post_tokens": {"name": "backend", "scopes": ["read", "write"], "cap": 1000},
+    "put_controls": {
+        "caps": [{"scope": "subject", "window": "day", "credits": 500}],
+        "alert_thresholds": [50, 90],
+    },
     "post_stripe_customer": {},
     "post_stripe_checkout": {"credits": 1000, "success_path": "/usage"},
     "post_stripe_setup_intent": {},
@@ -379,6 +383,15 @@ ANSWERS: dict[str, Any] = {
     "NewToken": _TOKEN_ROW | {"token": "spw_gbf6r8kmw7zh41w4…"},
     "TokenList": _list(_TOKEN_ROW),
     "Plans": _PLANS,
+    "Controls": {
+        "overage": {"enabled": False, "cap_amount": None},
+        "caps": [
+            {"scope": "account", "window": "period", "credits": 50_000, "locked": True},
+            {"scope": "subject", "window": "day", "credits": 500, "locked": False},
+        ],
+        "alert_thresholds": [50, 90],
+        "auto_top_up": {"enabled": False, "below": None, "credits": None, "monthly_ceiling": None},
+    },
     "Customer": {"customer": "cus_TSVa1n53Z1XyVe"},
     "Checkout": {"url": f"https://checkout.stripe.com/c/pay/{_SESSION}", "session": _SESSION},
     "SetupIntent": {"client_secret": "seti_1SVaKF2eZvKYlo2C_secret_…", "publishable_key": "pk_live_…"},

@@ -57,6 +57,7 @@ TAGS = {
     "purchases": "Buying",
     "subscription": "Buying",
     "invoices": "Buying",
+    "controls": "Controls and alerts",
     "accounts": "Accounts",
     "openapi": "This document",
 }
@@ -103,6 +104,10 @@ _GLOSSARY = {
     "a host of `ALLOWED_RETURN_HOSTS`.",
     "cancel_path": "Where the customer goes who pays nothing; in the same form.",
     "return_path": "Where the customer comes back to; in the form of `success_path`.",
+    "caps": "At most 100, one for each scope, key and window. An account keeps those the operator has locked.",
+    "alert_thresholds": "At what percent of the allowance to be told; the catalog's by default, none for never.",
+    "overage": "Usage beyond all credits, paid for on the next invoice.",
+    "auto_top_up": "Credits bought by themselves when few are left.",
     "records": "1 to 1,000 records, each as in `POST /usage` with a key of its own.",
 }
 """What a field means wherever its schema does not say so itself."""

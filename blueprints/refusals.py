@@ -82,6 +82,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "This installation takes no payments.",
         "Ask whoever runs it.",
     ),
+    "overage_unavailable": (
+        "Nothing bills this account for overage: no overage price is on sale, or it has no live subscription.",
+        "Subscribe to a plan first.",
+    ),
     "already_subscribed": (
         "The account has a subscription that is neither cancelled nor expired.",
         "Change that one instead of starting another.",

@@ -33,6 +33,7 @@ class Account(Base):
     """`seq` counts the account's usage records and ledger entries, so that their order is certain.
 
     `period_start`/`period_end` mirror the current subscription's period, so that spending reads one row.
+    `controls` are the account's caps, thresholds and agreements as JSON (services/agreed.py), null for none.
     `rates` are negotiated rates as JSON (`{"chat@gpt": "per_unit=2"}`), null for the catalog's. `free_allowance`: the
     free plan's monthly credits come to it; a person has them on one account, however many they open.
     `requests_per_minute` is what a subscriber of Stripe subscribed to (0: no limit); null: the catalog's plan says.
@@ -60,6 +61,7 @@ class Account(Base):
     period_start: Mapped[datetime] = mapped_column(UtcDateTime)
     period_end: Mapped[datetime] = mapped_column(UtcDateTime)
     rates: Mapped[str | None] = mapped_column(Text)
+    controls: Mapped[str | None] = mapped_column(Text)
     free_allowance: Mapped[bool] = mapped_column(default=True, server_default=text("true"))
     requests_per_minute: Mapped[int | None] = mapped_column(Integer)
     seq: Mapped[int] = mapped_column(BigInteger, default=0)

@@ -155,7 +155,10 @@ class Hold(Base):
 
 
 class CapCounter(Base):
-    """Credits charged under one cap in one window (`scope` token: `key` is the token's id)."""
+    """Credits charged in one window (`day` from midnight UTC, or `period`) by whom a cap counts.
+
+    `key` is the token's id or the subject; for the scope `account` it is empty. Only what a cap counts has a counter.
+    """
 
     __tablename__ = "cap_counters"
     __table_args__ = (CheckConstraint("used >= 0", name="used"),)

@@ -18,7 +18,8 @@ from models.credit import CapCounter, Hold, HoldState, Kind, LedgerEntry, Lot, R
 from models.token import Token
 from models.usage import SubjectHour, UsageHour, UsageRecord
 from rows import Rows
-from services import waterfall
+from services import agreed, waterfall
+from services.agreed import Controls
 from services.catalog import Catalog
 
 ACCOUNTS = Rows(Account)
@@ -35,6 +36,8 @@ SUBSCRIPTIONS = Rows(Subscription)
 _NO_COST = Decimal(0)
 Cause = tuple[str, str]
 """Type and id of what caused an entry."""
+Place = tuple[str, str, str, datetime]
+"""Scope, key, window and start of a cap counter."""
 
 
 class Book:
@@ -48,8 +51,10 @@ class Book:
         self.holds: dict[str, Hold] = {}
         self.records: dict[str, UsageRecord] = {}
         """Records found or made in this transaction, by idempotency key."""
-        self.counters: dict[str, CapCounter] = {}
-        """Credits charged in the running period, by token id, for tokens with a cap."""
+        self.counters: dict[Place, CapCounter] = {}
+        """What was read of the cap counters."""
+        self.counted: set[tuple[str, str]] = set()
+        """The scopes and keys whose counters were read; others must not be counted."""
         self.totals = dict.fromkeys((str(kind) for kind in Kind), 0)
         self.new_lots: list[Lot] = []
         self.changed_lots: dict[str, Lot] = {}
@@ -58,7 +63,7 @@ class Book:
         self.new_holds: list[Hold] = []
         self.changed_holds: dict[str, Hold] = {}
         self.changed_records: dict[str, UsageRecord] = {}
-        self.changed_counters: dict[str, CapCounter] = {}
+        self.changed_counters: dict[tuple[str, str, str], CapCounter] = {}
         self.added_hours: dict[tuple[Any, ...], UsageHour] = {}
         self.added_subject_hours: dict[tuple[Any, ...], SubjectHour] = {}
         self.account_changed = False
@@ -79,7 +84,7 @@ class Book:
         """Credits in all lots, holds ignored. Correct once `expire_due` has run."""
         return sum(self.totals.values())
 
-    def held(self, *, without: str | None = None, token_id: str | None = None) -> int:
+    def held(self, *, without: str | None = None, token_id: str | None = None, subject: str | None = None) -> int:
         """Credits in open holds that have not passed their expiry."""
         return sum(
             hold.amount
@@ -88,6 +93,7 @@ class Book:
             and hold.expires_at > self.now
             and hold.id != without
             and (token_id is None or hold.token_id == token_id)
+            and (subject is None or hold.subject == subject)
         )
 
     @property
@@ -255,9 +261,18 @@ class Book:
 
     # Caps
 
-    def charge_cap(self, token_id: str | None, amount: int) -> None:
-        """Count a charge (or, below zero, its reversal) under the token's cap, where one is being counted."""
-        counter = self.counters.get(token_id) if token_id else None
-        if counter is not None and amount:
-            counter.used = max(0, counter.used + amount)
-            self.changed_counters[counter.key] = counter
+    @property
+    def controls(self) -> Controls:
+        return agreed.of(self.account.controls)
+
+    def counter(self, scope: str, key: str, window: str) -> CapCounter:
+        """The running window's counter, whether or not it has counted anything yet."""
+        if (scope, key) not in self.counted:
+            raise RuntimeError(f"the counters of {scope} {key!r} were not read")
+        start = agreed.day_of(self.now) if window == agreed.DAY else self.account.period_start
+        place = (scope, key, window, start)
+        if place not in self.counters:
+            self.counters[place] = COUNTERS.make(
+                account_id=self.account.id, scope=scope, key=key, window=window, starts_at=start, used=0
+            )
+        return self.counters[place]

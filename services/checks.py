@@ -7,7 +7,7 @@ from typing import Any
 from amounts import to_credits
 from errors import SpillwayError
 from services import accounts, balances, tokens, usage
-from services.credits import Wanted
+from services.credits import Spender, Wanted
 from services.tokens import Caller, Presented
 from services.usage import UsageRequest
 
@@ -23,13 +23,13 @@ def check(presented: Presented, account_ref: str | None, request: UsageRequest) 
 
     Raises UnknownOperation or ValidationError where no amount can be told, and as `balance`.
     """
-    caller, sight = _see(presented, account_ref)
+    caller, sight = _see(presented, account_ref, request.subject)
     book = sight.book
     charge = usage.price(book, request)
     refusal: SpillwayError | None = None
     try:
         usage.check_status(book, enforce=True)
-        usage.fund(book, charge.charged, caller, enforce=True)
+        usage.fund(book, charge.charged, caller, request.subject, enforce=True)
     except SpillwayError as error:
         refusal = error
     return {
@@ -41,7 +41,7 @@ def check(presented: Presented, account_ref: str | None, request: UsageRequest) 
     }
 
 
-def _see(presented: Presented, account_ref: str | None) -> tuple[Caller, balances.Sight]:
+def _see(presented: Presented, account_ref: str | None, subject: str | None = None) -> tuple[Caller, balances.Sight]:
     """The account, and the token judged by the same moment's row."""
     identity = tokens.known(presented)
     try:
@@ -49,8 +49,8 @@ def _see(presented: Presented, account_ref: str | None) -> tuple[Caller, balance
     except SpillwayError:
         tokens.authenticate(presented, "read")
         raise
-    capped = {presented.token_id} if identity.cap is not None else set()
-    sight = balances.current(account_id, Wanted(token_ids={presented.token_id}, capped_token_ids=capped))
+    spender = Spender(account_id, presented.token_id, identity.cap is not None, subject)
+    sight = balances.current(account_id, Wanted(token_ids={presented.token_id}, spenders=[spender]))
     row = sight.tokens.get(presented.token_id)
     caller = tokens.check(row, presented, "read", sight.book.now)
     tokens.note_use(row, sight.book.now)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Engine, select
@@ -24,7 +24,7 @@ from models.account import Account, AccountStatus
 from models.credit import CapCounter, Lot
 from models.token import Token
 from rows import Statement, run
-from services import catalog, limits, periods, plans
+from services import agreed, catalog, limits, plans
 from services.books import (
     ACCOUNTS,
     COUNTERS,
@@ -43,13 +43,42 @@ _LAST_USED_STEP = 60
 """Seconds between two updates of a token's last-used time."""
 
 
+_LONGEST_PERIOD = timedelta(days=800)
+"""No period began longer ago; a trial may last two years."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spender:
+    """Who charges an account, as far as caps count it. `capped`: the token has a cap of its own."""
+
+    account_id: str
+    token_id: str | None
+    capped: bool
+    subject: str | None
+
+    def counted(self, account_is_capped: bool) -> list[tuple[str, str, str]]:
+        """The account, scope and key of each counter that may count what is charged."""
+        found = []
+        if self.token_id is not None and (self.capped or account_is_capped):
+            found.append((self.account_id, agreed.TOKEN, self.token_id))
+        if account_is_capped:
+            found.append((self.account_id, agreed.ACCOUNT, ""))
+            if self.subject is not None:
+                found.append((self.account_id, agreed.SUBJECT, self.subject))
+        return found
+
+
 @dataclass(slots=True)
 class Wanted:
-    """What to read beside the accounts: usage records by key, tokens, and counters of the tokens that have a cap."""
+    """What to read beside the accounts: usage records by key, tokens, and the cap counters of who spends.
+
+    `counted` are the counters that `questions` asked for.
+    """
 
     keys: Collection[str] = ()
     token_ids: Collection[str] = ()
-    capped_token_ids: Collection[str] = ()
+    spenders: Collection[Spender] = ()
+    counted: list[tuple[str, str, str]] = field(default_factory=list, init=False)
 
 
 @dataclass(slots=True)
@@ -94,13 +123,17 @@ def read(
     """Read the accounts' state: under `lock` the rows stay locked until the transaction ends."""
     # Each statement of the round trip sees what was committed before it, so all that follow the lock are current.
     results = run(conn, questions(conn, account_ids, wanted, lock=lock))
-    return Books(conn, *assemble(results, wanted, terms))
+    by_id, tokens = assemble(results, wanted, terms)
+    late = unread_counters(by_id, wanted)
+    if late:
+        _add_counters(by_id, late, run(conn, [_counters(conn, late)])[0])
+    return Books(conn, by_id, tokens)
 
 
 def questions(
     where: Connection | Engine, account_ids: Collection[str], wanted: Wanted, *, lock: bool = False
 ) -> list[Statement]:
-    accounts, tokens, capped = sorted(set(account_ids)), list(wanted.token_ids), list(wanted.capped_token_ids)
+    accounts, tokens = sorted(set(account_ids)), list(wanted.token_ids)
     questions = [
         ACCOUNTS.select(where, "id IN ? ORDER BY id" + (" FOR UPDATE" if lock else ""), accounts),
         LOTS.select(where, "account_id IN ? AND open", accounts),
@@ -111,9 +144,25 @@ def questions(
     if wanted.keys:
         keyed = "account_id IN ? AND idempotency_key IN ?"
         questions.append(RECORDS.select(where, keyed, accounts, list(wanted.keys)))
-    if capped:
-        questions.append(COUNTERS.select(where, "account_id IN ? AND scope = 'token' AND key IN ?", accounts, capped))
+    capped = database.memory("capped accounts")
+    places = {place for spender in wanted.spenders for place in spender.counted(spender.account_id in capped)}
+    wanted.counted = sorted(places)
+    if wanted.counted:
+        questions.append(_counters(where, wanted.counted))
     return questions
+
+
+def _counters(where: Connection | Engine, places: Sequence[tuple[str, str, str]]) -> Statement:
+    """The counters of the running windows; a few that are over may come with them."""
+    now = clock.now()
+    since = agreed.day_of(now), now - _LONGEST_PERIOD
+    started = "starts_at >= CASE \"window\" WHEN 'day' THEN ? ELSE ? END"
+    if where.dialect.name == "sqlite":
+        row = "value ->> 0, value ->> 1, value ->> 2"
+        asked = f"(account_id, scope, key) IN (SELECT {row} FROM json_each(?))"  # noqa: S608
+        return COUNTERS.select(where, f"{asked} AND {started}", places, *since)
+    asked = "(account_id, scope, key) IN (SELECT * FROM unnest(?::text[], ?::text[], ?::text[]))"
+    return COUNTERS.select(where, f"{asked} AND {started}", *map(list, zip(*places, strict=True)), *since)
 
 
 def assemble(
@@ -134,32 +183,34 @@ def assemble(
     tokens = {token.id: token for token in next(found)} if wanted.token_ids else {}
     for record in next(found) if wanted.keys else ():
         by_id[record.account_id].records[record.idempotency_key] = record
-    if wanted.capped_token_ids:
-        _add_counters(by_id, next(found), wanted.capped_token_ids)
+    if wanted.counted:
+        _add_counters(by_id, wanted.counted, next(found))
     return by_id, tokens
 
 
-def _add_counters(by_id: dict[str, Book], counters: Sequence[CapCounter], token_ids: Collection[str]) -> None:
-    found = {(counter.account_id, counter.key, counter.starts_at): counter for counter in counters}
-    for book in by_id.values():
-        start = _running_period(book)[0]
-        for token_id in token_ids:
-            book.counters[token_id] = found.get((book.account.id, token_id, start)) or COUNTERS.make(
-                account_id=book.account.id,
-                scope="token",
-                key=token_id,
-                window="period",
-                starts_at=start,
-                used=0,
-            )
+def _add_counters(
+    by_id: dict[str, Book], places: Sequence[tuple[str, str, str]], counters: Sequence[CapCounter]
+) -> None:
+    for account_id, scope, key in places:
+        if account_id in by_id:
+            by_id[account_id].counted.add((scope, key))
+    for counter in counters:
+        place = (counter.scope, counter.key, counter.window, counter.starts_at)
+        by_id[counter.account_id].counters[place] = counter
 
 
-def _running_period(book: Book) -> tuple[datetime, datetime]:
-    """The account's period at the book's time, also where the renewal is due but not yet written."""
-    account = book.account
-    if account.period_end > book.now:
-        return account.period_start, account.period_end
-    return periods.month_period(account.period_start, book.now)
+def unread_counters(by_id: dict[str, Book], wanted: Wanted) -> list[tuple[str, str, str]]:
+    """Counters that should have been asked for: this process did not know that the account has caps.
+
+    It knows from now on and asks at once, so that accounts with caps cost no round trip and others nothing at all.
+    """
+    late = set()
+    for spender in wanted.spenders:
+        book = by_id.get(spender.account_id)
+        if book is not None and book.controls.caps:
+            database.memory("capped accounts")[spender.account_id] = True
+            late |= {place for place in spender.counted(True) if place[1:] not in book.counted}
+    return sorted(late)
 
 
 def write_book(conn: Connection, book: Book) -> None:

@@ -7,15 +7,15 @@ from datetime import datetime
 from typing import Any
 
 import simplejson
-from sqlalchemy import Connection
+from sqlalchemy import Connection, update
 
 import database
 import settings
 from errors import AccountClosed, IdempotencyConflict, NoAllowance, ValidationError
-from models.credit import Kind, Lot, Reason
+from models.credit import CapCounter, Kind, Lot, Reason
 from rows import run
-from services import allowances, balances, credits, plans
-from services.books import COUNTERS, LOTS, RECORDS, SUBSCRIPTIONS, Book
+from services import agreed, allowances, balances, credits, plans
+from services.books import LOTS, RECORDS, SUBSCRIPTIONS, Book
 
 
 @database.retrying
@@ -113,8 +113,5 @@ def reset_limit(account_id: str, reason: str) -> dict[str, Any]:
 
 
 def _zero_counters(conn: Connection, book: Book) -> None:
-    counters = run(conn, [COUNTERS.select(conn, "account_id IN ? AND \"window\" = 'period'", [book.account.id])])[0]
-    for counter in counters:
-        counter.used = 0
-    if counters:
-        run(conn, [COUNTERS.insert(conn, counters, "used")])
+    counters = update(CapCounter).where(CapCounter.account_id == book.account.id, CapCounter.window == agreed.PERIOD)
+    conn.execute(counters.where(CapCounter.starts_at == book.account.period_start).values(used=0))

@@ -19,7 +19,7 @@ from models.credit import Hold, HoldState
 from rows import run
 from services import accounts, balances, credits, grants, tokens, usage
 from services.books import HOLDS, Book
-from services.credits import Wanted
+from services.credits import Spender, Wanted
 from services.tokens import Caller, Presented
 from services.usage import UsageRequest
 
@@ -45,10 +45,8 @@ def create(
 ) -> tuple[dict[str, Any], bool]:
     """Set credits aside. The answer and whether it is a replay. Refused as usage would be."""
     account_id = _locate(presented, account_ref)
-    capped = {presented.token_id} if tokens.known(presented).cap is not None else set()
-    wanted = Wanted(token_ids={presented.token_id}, capped_token_ids=capped)
     canonical = _canonical(request, ttl_seconds)
-    with credits.locked([account_id], wanted) as books:
+    with credits.locked([account_id], _wanted(presented, account_id, request.subject)) as books:
         book = books[account_id]
         caller = tokens.check(books.tokens.get(presented.token_id), presented, "write", book.now)
         key = request.idempotency_key
@@ -61,7 +59,7 @@ def create(
         usage.check_status(book, enforce=True)
         if not charge.priced:
             raise ValidationError({"credits": ["Must be more than 0 for a hold."]})
-        usage.fund(book, charge.priced, caller, enforce=True)
+        usage.fund(book, charge.priced, caller, request.subject, enforce=True)
         hold = _open(book, caller, request, charge.priced, ttl_seconds)
         answer = render(hold, book.now) | {"balance": balances.short_balance(book)}
         answer |= {name: clock.rfc3339(answer[name]) for name in ("created_at", "expires_at")}
@@ -76,6 +74,12 @@ def _locate(presented: Presented, account_ref: str | None) -> str:
     except SpillwayError:
         tokens.authenticate(presented, "write")
         raise
+
+
+def _wanted(presented: Presented, account_id: str, subject: str | None) -> Wanted:
+    capped = tokens.known(presented).cap is not None
+    spender = Spender(account_id, presented.token_id, capped, subject)
+    return Wanted(token_ids={presented.token_id}, spenders=[spender])
 
 
 def _canonical(request: UsageRequest, ttl_seconds: int) -> dict[str, Any]:
@@ -133,10 +137,9 @@ def extend(
 
     Raises NotFound, HoldNotOpen, ValidationError for a lower amount, and what refuses usage for the difference.
     """
-    account_id = find(hold_id, own_account).account_id
-    capped = {presented.token_id} if tokens.known(presented).cap is not None else set()
-    wanted = Wanted(token_ids={presented.token_id}, capped_token_ids=capped)
-    with credits.locked([account_id], wanted) as books:
+    found = find(hold_id, own_account)
+    account_id, subject = found.account_id, found.subject
+    with credits.locked([account_id], _wanted(presented, account_id, subject)) as books:
         book = books[account_id]
         caller = tokens.check(books.tokens.get(presented.token_id), presented, "write", book.now)
         hold = _reload(books.conn, book, hold_id)
@@ -146,7 +149,7 @@ def extend(
             raise ValidationError({"credits": ["A hold can only be raised; capture or release it to free credits."]})
         usage.check_status(book, enforce=True)
         if amount is not None and amount > hold.amount:
-            usage.fund(book, amount - hold.amount, caller, enforce=True)
+            usage.fund(book, amount - hold.amount, caller, subject, enforce=True)
             hold.amount = amount
         if ttl_seconds is not None:
             hold.expires_at = book.now + timedelta(seconds=ttl_seconds)

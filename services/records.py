@@ -19,9 +19,9 @@ from extensions import db
 from models.credit import Lot, Reason
 from models.usage import UsageRecord
 from rows import run
-from services import credits, debts, tokens
+from services import agreed, caps, credits, debts, tokens
 from services.books import ENTRIES, LOTS, RECORDS, Book
-from services.credits import Wanted
+from services.credits import Spender, Wanted
 from services.tokens import Caller
 
 ACCOUNT_VOID_WINDOW = timedelta(hours=24)
@@ -160,34 +160,39 @@ def _check_right(caller: Caller, record: UsageRecord) -> None:
 
 @database.retrying
 def _void(account_id: str, record_id: str, reason: str) -> UsageRecord:
-    capped = _capped_token(record_id)
-    with credits.locked([account_id], Wanted(capped_token_ids=capped)) as books:
+    spender, token_cap = _spender(record_id)
+    with credits.locked([account_id], Wanted(spenders=[spender])) as books:
         book = books[account_id]
         record: UsageRecord = run(books.conn, [RECORDS.select(books.conn, "id IN ?", [record_id])])[0][0]
         if record.voided_at is not None:
             raise AlreadyVoided(voided_at=clock.rfc3339(record.voided_at))
         debts.claim(books.conn, book, _give_back(books.conn, book, record))
         book.add_unfunded(-(record.unfunded - record.settled))
-        if capped and _is_counted(books.conn, book, record):
-            book.charge_cap(record.token_id, -record.charged)
+        windows = _windows(books.conn, book, record)
+        charge = -record.charged, record.token_id, token_cap, record.subject
+        caps.count(book, *charge, windows)
         record.voided_at, record.void_reason = book.now, reason
         book.changed_records[record.id] = record
         book.count_usage(record, -1)
         return record
 
 
-def _is_counted(conn: Connection, book: Book, record: UsageRecord) -> bool:
-    """Whether the cap's running window counts the record: its period is not over, and no reset came after it."""
+def _windows(conn: Connection, book: Book, record: UsageRecord) -> list[str]:
+    """The running windows that count the record: it was recorded in them, and no reset came after it."""
+    windows = [agreed.DAY] if record.recorded_at >= agreed.day_of(book.now) else []
     if record.period_start != book.account.period_start:
-        return False
-    newer = "account_id IN ? AND kind = 'allowance' AND current AND created_at > ?"
-    return not run(conn, [LOTS.select(conn, newer, [record.account_id], record.recorded_at)])[0]
+        return windows
+    later = "account_id IN ? AND seq > ? AND reason <> 'usage' AND reason = 'reset'"
+    resets = run(conn, [ENTRIES.select(conn, later, [record.account_id], record.seq)])[0]
+    return windows if resets else [*windows, agreed.PERIOD]
 
 
-def _capped_token(record_id: str) -> set[str]:
-    record = db.session.get(UsageRecord, record_id)
-    identity = tokens.identity(record.token_id) if record is not None and record.token_id else None
-    return {record.token_id} if record and record.token_id and identity and identity.cap is not None else set()
+def _spender(record_id: str) -> tuple[Spender, int | None]:
+    """Who made the record, as far as caps count it, and the cap of their token."""
+    record = db.session.get_one(UsageRecord, record_id)
+    identity = tokens.identity(record.token_id) if record.token_id else None
+    cap = identity.cap if identity is not None else None
+    return Spender(record.account_id, record.token_id, cap is not None, record.subject), cap
 
 
 def _give_back(conn: Connection, book: Book, record: UsageRecord) -> list[Lot]:

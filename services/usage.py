@@ -21,7 +21,6 @@ from amounts import MAX_BALANCE, to_credits
 from errors import (
     AccountClosed,
     AccountSuspended,
-    CapReached,
     DatabaseBusy,
     HoldNotOpen,
     IdempotencyConflict,
@@ -35,9 +34,9 @@ from models.account import AccountStatus
 from models.credit import Hold, HoldState, Kind, Reason
 from models.usage import UsageRecord
 from rows import run
-from services import accounts, credits, rates, tokens, waterfall
+from services import accounts, caps, credits, rates, tokens, waterfall
 from services.books import HOLDS, RECORDS, Book
-from services.credits import Books, Wanted
+from services.credits import Books, Spender, Wanted
 from services.merging import Merger
 from services.tokens import Caller, Presented
 
@@ -71,7 +70,7 @@ class UsageRequest:
 
 @dataclass(slots=True)
 class Item:
-    """One request of a `spend`, with who asks and for which account (or which hold)."""
+    """One request of a `spend`, with who asks and for which account (or which hold, and whom that was made for)."""
 
     presented: Presented
     account_ref: str | None
@@ -79,7 +78,7 @@ class Item:
     hold_id: str | None = None
     account_id: str = ""
     capped: bool = False
-    amount: int | None = None
+    subject: str | None = None
 
 
 @dataclass(slots=True)
@@ -142,22 +141,26 @@ def _locate(item: Item) -> None:
     """Find the item's account from facts that never change; whether the token still holds is asked under the lock."""
     identity = tokens.known(item.presented)
     item.capped = identity.cap is not None
-    own = identity.account_id
+    own, item.subject = identity.account_id, item.request.subject
     if item.hold_id is None:
         item.account_id = accounts.account_for(own, item.account_ref)
         return
     if item.account_ref is not None:
         own = accounts.account_for(own, item.account_ref)
-    item.account_id = _account_of_hold(item.hold_id, own)
+    hold = _find_hold(item.hold_id, own)
+    item.account_id = hold.account_id
+    if item.subject is None:
+        item.subject = hold.subject
 
 
-def _account_of_hold(hold_id: str, own_account: str | None) -> str:
+def _find_hold(hold_id: str, own_account: str | None) -> Hold:
+    """Its account and subject never change."""
     with database.snapshot() as conn:
         found = run(conn, [HOLDS.select(conn, "id IN ?", [hold_id])])[0]
     if not found or own_account not in (None, found[0].account_id):
         raise NotFound("No such hold.")
-    account_id: str = found[0].account_id
-    return account_id
+    hold: Hold = found[0]
+    return hold
 
 
 def _token_first(item: Item, error: SpillwayError) -> SpillwayError:
@@ -175,7 +178,7 @@ def _spend_located(located: Sequence[tuple[Item, Outcome]]) -> None:
     wanted = Wanted(
         keys={item.request.idempotency_key for item in items if item.request.idempotency_key is not None},
         token_ids={item.presented.token_id for item in items},
-        capped_token_ids={item.presented.token_id for item in items if item.capped},
+        spenders={Spender(item.account_id, item.presented.token_id, item.capped, item.subject) for item in items},
     )
     with credits.locked({item.account_id for item in items}, wanted) as books:
         for item, outcome in located:
@@ -208,7 +211,7 @@ def _record(book: Book, request: UsageRequest, caller: Caller, hold: Hold | None
     if hold is not None:
         funding = _fund_hold(book, hold, charge.charged)
     else:
-        funding = fund(book, charge.charged, caller, enforce=request.enforce)
+        funding = fund(book, charge.charged, caller, request.subject, enforce=request.enforce)
     if book.account.unfunded + funding.unfunded > MAX_BALANCE:
         raise ValidationError({"credits": ["Unfunded usage would pass the largest total that can be kept."]})
     return _append(book, request, caller, hold, charge, funding)
@@ -280,10 +283,10 @@ def _by_rate(book: Book, rate: rates.Rate, request: UsageRequest) -> int:
         raise ValidationError({"operation": [str(error)]}) from error
 
 
-def fund(book: Book, amount: int, caller: Caller, *, enforce: bool) -> waterfall.Funding:
+def fund(book: Book, amount: int, caller: Caller, subject: str | None, *, enforce: bool) -> waterfall.Funding:
     """How the charge is covered beside the open holds. Raises CapReached, InsufficientCredits."""
     if enforce:
-        check_cap(book, amount, caller)
+        caps.check(book, amount, caller.token_id, caller.cap, subject)
     funding = waterfall.fund(
         amount, remaining=book.remaining, held=book.held(), headroom=book.headroom, enforce=enforce
     )
@@ -294,25 +297,6 @@ def fund(book: Book, amount: int, caller: Caller, *, enforce: bool) -> waterfall
             available=to_credits(book.available),
         )
     return funding
-
-
-def check_cap(book: Book, amount: int, caller: Caller) -> None:
-    """Raises CapReached where the charge would pass the token's own cap for the period, its open holds included."""
-    if caller.cap is None or not amount:
-        return
-    used = book.counters[caller.token_id].used + book.held(token_id=caller.token_id)
-    if used + amount > caller.cap:
-        raise CapReached(
-            f"The token's cap of {to_credits(caller.cap)} credits per period is reached.",
-            cap={
-                "scope": "token",
-                "key": caller.token_id,
-                "window": "period",
-                "credits": to_credits(caller.cap),
-                "used": to_credits(used),
-            },
-            resets_at=book.account.period_end,
-        )
 
 
 def _fund_hold(book: Book, hold: Hold, amount: int) -> waterfall.Funding:
@@ -364,7 +348,7 @@ def _append(
         book.changed_holds[hold.id] = hold
     parts = book.draw(funding.from_lots, Reason.USAGE, ("usage", record_id))
     book.add_unfunded(funding.unfunded)
-    book.charge_cap(caller.token_id, charge.charged)
+    caps.count(book, charge.charged, caller.token_id, caller.cap, request.subject)
     record = RECORDS.make(
         id=record_id,
         account_id=book.account.id,

@@ -76,6 +76,9 @@ class Api:
     def patch(self, path: str, body: Any) -> Answer:
         return self("PATCH", path, body)
 
+    def put(self, path: str, body: Any) -> Answer:
+        return self("PUT", path, body)
+
     def delete(self, path: str) -> Answer:
         return self("DELETE", path)
 

@@ -42,6 +42,7 @@ class Lot:
 class Hold:
     amount: int
     expires: datetime
+    subject: str | None = None
     state: str = "open"
 
 
@@ -51,7 +52,21 @@ class Record:
     draws: list[tuple[Lot, int]]
     parts: dict[str, int]
     unfunded: int
+    subject: str | None
+    recorded: datetime
+    period: datetime
+    resets: int
     voided: bool = False
+
+
+@dataclass
+class Cap:
+    """For one subject, for each (`key` None), or for the whole account."""
+
+    scope: str
+    key: str | None
+    window: str
+    credits: int
 
 
 @dataclass
@@ -66,7 +81,9 @@ class Model:
     holds: list[Hold] = field(default_factory=list)
     records: list[Record] = field(default_factory=list)
     entries: list[tuple[str, str, int]] = field(default_factory=list)
+    caps: list[Cap] = field(default_factory=list)
     unfunded: int = 0
+    resets: int = 0
     start: datetime = field(init=False)
     end: datetime = field(init=False)
 
@@ -88,6 +105,27 @@ class Model:
 
     def available(self) -> int:
         return max(0, self.remaining() - self.held())
+
+    def capped(self, amount: int, subject: str | None) -> bool:
+        """Whether a cap forbids to charge so much for this subject."""
+        for cap in self.caps:
+            if cap.scope == "subject" and (subject is None or cap.key not in (None, subject)):
+                continue
+            counts = subject if cap.scope == "subject" else None
+            if amount and self.counted(counts, cap.window) + amount > cap.credits:
+                return True
+        return False
+
+    def counted(self, subject: str | None, window: str) -> int:
+        """What was charged and is held now, for one subject or (None) for all."""
+        total = 0
+        for record in self.records:
+            today = record.recorded.date() == self.now.date()
+            this_period = (record.period, record.resets) == (self.start, self.resets)
+            if (today if window == "day" else this_period) and subject in (None, record.subject):
+                total += 0 if record.voided else record.charged
+        holds = [h for h in self.holds if h.state == "open" and h.expires > self.now and subject in (None, h.subject)]
+        return total + sum(hold.amount for hold in holds)
 
     def totals(self, kind: str) -> tuple[int, int, int]:
         """Included or total, used, remaining."""
@@ -144,9 +182,10 @@ class Model:
             if lot.current:
                 self.remove(lot, "reset")
         self.allow(self.included, "reset")
+        self.resets += 1
         return True
 
-    def spend(self, amount: int, from_lots: int) -> Record:
+    def spend(self, amount: int, from_lots: int, subject: str | None) -> Record:
         draws, left, parts = [], from_lots, dict.fromkeys(KINDS, 0)
         for lot in self.order():
             part = min(left, lot.remaining)
@@ -157,20 +196,26 @@ class Model:
                 draws.append((lot, part))
                 self.entries.append(("usage", lot.kind, -part))
         assert left == 0
-        record = Record(amount, draws, parts, amount - from_lots)
+        record = Record(amount, draws, parts, amount - from_lots, subject, self.now, self.start, self.resets)
         self.unfunded += record.unfunded
         self.records.append(record)
         return record
 
-    def use(self, amount: int, enforce: bool) -> Record | None:
-        if enforce and amount > self.available():
-            return None
-        return self.spend(amount, min(amount, self.available()))
+    def refusal(self, amount: int, subject: str | None) -> str | None:
+        if self.capped(amount, subject):
+            return "cap_reached"
+        return "insufficient_credits" if amount > self.available() else None
 
-    def hold(self, amount: int, expires: datetime) -> Hold | None:
-        if amount > self.available():
-            return None
-        self.holds.append(Hold(amount, expires))
+    def use(self, amount: int, enforce: bool, subject: str | None) -> Record | str:
+        """The record, or the code of the refusal."""
+        refusal = self.refusal(amount, subject) if enforce else None
+        return refusal or self.spend(amount, min(amount, self.available()), subject)
+
+    def hold(self, amount: int, expires: datetime, subject: str | None) -> Hold | str:
+        refusal = self.refusal(amount, subject)
+        if refusal is not None:
+            return refusal
+        self.holds.append(Hold(amount, expires, subject))
         return self.holds[-1]
 
     def capture(self, hold: Hold, amount: int | None) -> Record | None:
@@ -185,7 +230,7 @@ class Model:
         else:
             from_lots = min(amount, max(0, self.remaining() - others))
         hold.state = "captured"
-        return self.spend(amount, from_lots)
+        return self.spend(amount, from_lots, hold.subject)
 
     def void(self, record: Record) -> bool:
         if record.voided:

@@ -72,6 +72,10 @@ API: dict[str, Call] = {
     "POST /api/v1/holds/<hold_id>/extend": Call("write", "/holds/{hold}/extend", {"ttl_seconds": 9}, names="path"),
     "POST /api/v1/holds/<hold_id>/capture": Call("write", "/holds/{hold}/capture", {"credits": 1}, names="path"),
     "POST /api/v1/holds/<hold_id>/release": Call("write", "/holds/{hold}/release", {}, names="path"),
+    "GET /api/v1/controls": Call("read"),
+    "PUT /api/v1/controls": Call(
+        "billing", body={"caps": [{"scope": "account", "window": "period", "credits": 1_000_000}]}, names="body"
+    ),
     "GET /api/v1/ledger": Call("read"),
     "GET /api/v1/statement": Call("read"),
     "GET /api/v1/statement.csv": Call("read"),
@@ -239,7 +243,7 @@ class Victim:
 
     def state(self) -> str:
         """Everything an intruder could have changed."""
-        paths = ("/balance", "/ledger", "/tokens", "/usage/records", "/holds")
+        paths = ("/balance", "/ledger", "/tokens", "/usage/records", "/holds", "/controls")
         told = [self.operator.get(f"{path}?account={self.account_id}").json for path in paths]
         told[0].pop("as_of")
         told.append(self.operator.get(f"/accounts/{self.account_id}").json)

@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 )
 
 from services import tokens, verify
-from tests.reference_model import KINDS, Hold, Model, Record
+from tests.reference_model import KINDS, Cap, Hold, Model, Record
 
 MICRO = 1_000_000
 _AMOUNTS = st.one_of(
@@ -31,6 +31,25 @@ _AMOUNTS = st.one_of(
     st.sampled_from([0, 1, MICRO, 10 * MICRO, 25 * MICRO, 100 * MICRO, 100 * MICRO + 1]),
 )
 _POSITIVE = _AMOUNTS.filter(bool)
+_SUBJECTS = st.sampled_from([None, "one", "other"])
+_CAPS = st.lists(
+    st.builds(
+        Cap,
+        scope=st.just("subject"),
+        key=_SUBJECTS,
+        window=st.sampled_from(["day", "period"]),
+        credits=st.integers(0, 80 * MICRO),
+    )
+    | st.builds(
+        Cap,
+        scope=st.just("account"),
+        key=st.none(),
+        window=st.sampled_from(["day", "period"]),
+        credits=st.integers(0, 200 * MICRO),
+    ),
+    max_size=3,
+    unique_by=lambda cap: (cap.scope, cap.key, cap.window),
+)
 _numbers = itertools.count()
 
 
@@ -40,7 +59,7 @@ def some_credits(micros: int) -> Decimal:
 
 def machine(app: Flask, clock_file: Path) -> type[RuleBasedStateMachine]:
     with app.app_context():
-        _, secret = tokens.create(account_id=None, name="model", scopes=["read", "write", "admin"])
+        _, secret = tokens.create(account_id=None, name="model", scopes=["read", "write", "billing", "admin"])
     client = app.test_client()
 
     def call(method: str, path: str, body: Any = None) -> tuple[int, Any]:
@@ -73,10 +92,9 @@ def machine(app: Flask, clock_file: Path) -> type[RuleBasedStateMachine]:
         def settle(self) -> None:
             self.model.settle(self.read_clock())
 
-        def check_record(self, status: int, body: Any, record: Record | None) -> None:
-            if record is None:
-                assert status == 402 and body["code"] == "insufficient_credits"
-                assert body["available"] == some_credits(self.model.available())
+        def check_record(self, status: int, body: Any, record: Record | str) -> None:
+            if isinstance(record, str):
+                self.check_refusal(status, body, record)
                 return
             assert status == 201, body
             assert body["credits"] == some_credits(record.charged)
@@ -85,6 +103,11 @@ def machine(app: Flask, clock_file: Path) -> type[RuleBasedStateMachine]:
             assert body["consumed"]["unfunded"] == some_credits(record.unfunded)
             self.check_short(body["balance"])
             self.record_ids[id(record)] = body["id"]
+
+        def check_refusal(self, status: int, body: Any, code: str) -> None:
+            assert (status, body["code"]) == (402, code)
+            if code == "insufficient_credits":
+                assert body["available"] == some_credits(self.model.available())
 
         def check_short(self, balance: Any) -> None:
             assert balance["available"] == some_credits(self.model.available())
@@ -109,43 +132,44 @@ def machine(app: Flask, clock_file: Path) -> type[RuleBasedStateMachine]:
             self.model.issue("granted", amount, expires, "grant")
             self.check_short(answer["balance"])
 
-        @rule(amount=_AMOUNTS, enforce=st.booleans())
-        def use(self, amount: int, enforce: bool) -> None:
+        @rule(amount=_AMOUNTS, enforce=st.booleans(), subject=_SUBJECTS)
+        def use(self, amount: int, enforce: bool, subject: str | None) -> None:
             self.settle()
             key = f"key-{next(_numbers)}"
             body = {
                 "account": self.ref,
                 "credits": some_credits(amount),
                 "enforce": enforce,
+                "subject": subject,
                 "idempotency_key": key,
             }
             status, answer = call("POST", "/usage", body)
-            record = self.model.use(amount, enforce)
+            record = self.model.use(amount, enforce, subject)
             self.check_record(status, answer, record)
-            if record is not None:
+            if isinstance(record, Record):
                 self.replays.append(("/usage", body, answer))
 
-        @rule(amounts=st.lists(_AMOUNTS, min_size=1, max_size=5))
-        def batch(self, amounts: list[int]) -> None:
+        @rule(amounts=st.lists(_AMOUNTS, min_size=1, max_size=5), subject=_SUBJECTS)
+        def batch(self, amounts: list[int], subject: str | None) -> None:
             self.settle()
-            records = [{"account": self.ref, "credits": some_credits(amount)} for amount in amounts]
+            records = [{"account": self.ref, "credits": some_credits(amount), "subject": subject} for amount in amounts]
             status, answer = call("POST", "/usage/batch", {"records": records})
             assert status == 200
             accepted = 0
             for amount, result in zip(amounts, answer["results"], strict=True):
-                record = self.model.use(amount, True)
-                accepted += record is not None
+                record = self.model.use(amount, True, subject)
+                accepted += isinstance(record, Record)
                 self.check_record(result["status"], result.get("record") or result.get("error"), record)
             assert (answer["accepted"], answer["refused"]) == (accepted, len(amounts) - accepted)
 
-        @rule(amount=_POSITIVE, ttl=st.integers(1, 86400))
-        def hold(self, amount: int, ttl: int) -> None:
+        @rule(amount=_POSITIVE, ttl=st.integers(1, 86400), subject=_SUBJECTS)
+        def hold(self, amount: int, ttl: int, subject: str | None) -> None:
             self.settle()
-            body = {"account": self.ref, "credits": some_credits(amount), "ttl_seconds": ttl}
+            body = {"account": self.ref, "credits": some_credits(amount), "ttl_seconds": ttl, "subject": subject}
             status, answer = call("POST", "/holds", body)
-            hold = self.model.hold(amount, self.model.now + timedelta(seconds=ttl))
-            if hold is None:
-                assert status == 402 and answer["code"] == "insufficient_credits"
+            hold = self.model.hold(amount, self.model.now + timedelta(seconds=ttl), subject)
+            if isinstance(hold, str):
+                self.check_refusal(status, answer, hold)
                 return
             assert status == 201, answer
             self.hold_ids[id(hold)] = answer["id"]
@@ -194,7 +218,7 @@ def machine(app: Flask, clock_file: Path) -> type[RuleBasedStateMachine]:
             self.settle()
             path, body, first = self.replays[pick % len(self.replays)]
             assert call("POST", path, body) == (200, first)
-            status, answer = call("POST", path, body | {"subject": "other"})
+            status, answer = call("POST", path, body | {"subject": "yet another"})
             assert status == 409 and answer["differs"] == ["subject"]
 
         @rule(included=st.sampled_from([0, 10 * MICRO, 25_500_000]))
@@ -204,6 +228,25 @@ def machine(app: Flask, clock_file: Path) -> type[RuleBasedStateMachine]:
             status, answer = call("POST", f"/accounts/{self.ref}/plan", body)
             assert status == 200, answer
             self.model.plan(included)
+
+        @rule(caps=_CAPS)
+        def cap(self, caps: list[Cap]) -> None:
+            self.settle()
+            told = [
+                {"scope": cap.scope, "key": cap.key, "window": cap.window, "credits": some_credits(cap.credits)}
+                for cap in caps
+            ]
+            status, answer = call("PUT", "/controls", {"account": self.ref, "caps": told})
+            assert status == 200, answer
+            self.model.caps = caps
+
+        @rule(amount=_POSITIVE, subject=_SUBJECTS)
+        def check(self, amount: int, subject: str | None) -> None:
+            self.settle()
+            status, answer = call(
+                "POST", "/check", {"account": self.ref, "credits": some_credits(amount), "subject": subject}
+            )
+            assert (status, answer["code"]) == (200, self.model.refusal(amount, subject))
 
         @rule()
         def reset(self) -> None:

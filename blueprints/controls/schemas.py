@@ -1,0 +1,56 @@
+"""Requests about caps, alerts and what is bought beyond the plan."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from marshmallow import fields, post_load
+
+from blueprints.fields import AccountRef, Choice, Credits, StrictBoolean, StrictInteger, StrictSchema, Text
+from services import agreed
+
+
+class CapSchema(StrictSchema):
+    scope = Choice(*agreed.SCOPES, required=True, metadata={"description": "Whose spending it limits."})
+    key = Text(
+        high=255,
+        allow_none=True,
+        load_default=None,
+        metadata={"description": "The token's id or the subject; without it the cap holds for each of them."},
+    )
+    window = Choice(*agreed.WINDOWS, required=True, metadata={"description": "UTC days, or the account's periods."})
+    credits = Credits(required=True, metadata={"description": "How much may be charged in each window."})
+    locked = StrictBoolean(load_default=None, metadata={"description": "Only the operator can change it."})
+
+
+class OverageSchema(StrictSchema):
+    enabled = StrictBoolean(required=True)
+    cap_amount = StrictInteger(
+        allow_none=True, load_default=None, metadata={"description": "At most so much per period, in minor units."}
+    )
+
+
+class AutoTopUpSchema(StrictSchema):
+    enabled = StrictBoolean(required=True)
+    below = Credits(allow_none=True, load_default=None, metadata={"description": "Buy when fewer are available."})
+    credits = Credits(
+        positive=True, allow_none=True, load_default=None, metadata={"description": "How many to buy each time."}
+    )
+    monthly_ceiling = StrictInteger(
+        allow_none=True, load_default=None, metadata={"description": "At most so much a month, in minor units."}
+    )
+
+
+class ControlsSchema(StrictSchema):
+    """What is not named stays as it is."""
+
+    account = AccountRef()
+    caps = fields.List(fields.Nested(CapSchema))
+    alert_thresholds = fields.List(StrictInteger(low=1, high=100))
+    overage = fields.Nested(OverageSchema)
+    auto_top_up = fields.Nested(AutoTopUpSchema)
+
+    @post_load
+    def keep(self, data: dict[str, Any], **_kwargs: Any) -> dict[str, Any]:
+        """An account that is not named is not there at all."""
+        return {name: value for name, value in data.items() if value is not None}

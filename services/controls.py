@@ -1,0 +1,232 @@
+"""What an account controls: caps, alert thresholds, overage, auto top-up. What is locked in it is the operator's.
+
+Credits are micro-credits, money is in minor units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, func, literal, select, true, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+import database
+import settings
+from amounts import to_credits
+from errors import AccountClosed, Forbidden, OverageUnavailable, StripeNotConfigured, ValidationError
+from models.account import Account
+from models.credit import CapCounter, LedgerEntry, Reason
+from models.token import Token
+from models.usage import UsageRecord
+from rows import run
+from services import accounts, agreed, catalog, credits, usage
+from services.agreed import AutoTopUp, Cap, Controls, Overage
+from services.books import SUBSCRIPTIONS, Book
+
+MOST_CAPS = 100
+_KEYS = {
+    agreed.ACCOUNT: literal(""),
+    agreed.TOKEN: UsageRecord.token_id,
+    agreed.SUBJECT: UsageRecord.subject,
+}
+
+
+def get(account_id: str) -> dict[str, Any]:
+    """GET /controls. Raises AccountNotFound."""
+    return render(agreed.of(accounts.get(account_id).controls))
+
+
+def render(controls: Controls) -> dict[str, Any]:
+    """The controls as the API shows them and takes them back."""
+    top_up = controls.auto_top_up
+    return {
+        "overage": {"enabled": controls.overage.enabled, "cap_amount": controls.overage.cap_amount},
+        "caps": [_render_cap(cap) for cap in controls.caps],
+        "alert_thresholds": list(thresholds(controls)),
+        "auto_top_up": {
+            "enabled": top_up.enabled,
+            "below": None if top_up.below is None else to_credits(top_up.below),
+            "credits": None if top_up.credits is None else to_credits(top_up.credits),
+            "monthly_ceiling": top_up.monthly_ceiling,
+        },
+    }
+
+
+def _render_cap(cap: Cap) -> dict[str, Any]:
+    key = {} if cap.key is None else {"key": cap.key}
+    return {"scope": cap.scope, **key, "window": cap.window, "credits": to_credits(cap.credits), "locked": cap.locked}
+
+
+def thresholds(controls: Controls) -> tuple[int, ...]:
+    """At what percent of the allowance the account is told: its own choice, or the catalog's."""
+    own = controls.alert_thresholds
+    return catalog.current().alert_thresholds if own is None else own
+
+
+@database.retrying
+def put(account_id: str, wanted: dict[str, Any], *, by_operator: bool) -> dict[str, Any]:
+    """Set the members that `wanted` names (`caps` as dicts of Cap's fields, `locked` None where not said).
+
+    The controls afterwards. Raises ValidationError, Forbidden for what the operator has locked, OverageUnavailable,
+    StripeNotConfigured, AccountClosed, AccountNotFound.
+    """
+    defaults = catalog.current().alert_thresholds
+    with credits.locked([account_id]) as books:
+        book, conn = books[account_id], books.conn
+        if book.account.is_closed:
+            raise AccountClosed()
+        before = book.controls
+        after = before
+        if "caps" in wanted:
+            after = replace(after, caps=_caps(conn, account_id, before.caps, wanted["caps"], by_operator))
+        if "alert_thresholds" in wanted:
+            chosen = tuple(sorted(set(wanted["alert_thresholds"])))
+            after = replace(after, alert_thresholds=None if chosen == defaults else chosen)
+        if "overage" in wanted:
+            after = replace(after, overage=_overage(conn, book, before.overage, wanted["overage"]))
+        if "auto_top_up" in wanted:
+            after = replace(after, auto_top_up=_auto_top_up(before.auto_top_up, wanted["auto_top_up"]))
+        if after != before:
+            book.account.controls = after.to_json()
+            conn.execute(update(Account).where(Account.id == account_id).values(controls=book.account.controls))
+            for cap in _uncounted(before.caps, after.caps):
+                _recount(conn, book, cap)
+    return render(after)
+
+
+# Caps
+
+
+def _caps(
+    conn: Connection, account_id: str, before: Sequence[Cap], wanted: Sequence[dict[str, Any]], by_operator: bool
+) -> tuple[Cap, ...]:
+    _check_caps(conn, account_id, before, wanted, by_operator)
+    if by_operator:
+        return tuple(Cap(**{**cap, "locked": bool(cap["locked"])}) for cap in wanted)
+    locked = {cap.place: cap for cap in before if cap.locked}
+    own = []
+    for fields in wanted:
+        cap = Cap(**{**fields, "locked": bool(fields["locked"])})
+        kept = locked.get(cap.place)
+        if kept is None and not cap.locked:
+            own.append(cap)
+        elif kept is None or cap.credits != kept.credits or fields["locked"] is False:
+            raise Forbidden("A locked cap is the operator's.")
+    return (*locked.values(), *own)
+
+
+def _check_caps(
+    conn: Connection, account_id: str, before: Sequence[Cap], wanted: Sequence[dict[str, Any]], by_operator: bool
+) -> None:
+    """Raises ValidationError."""
+    if len(wanted) > MOST_CAPS:
+        raise ValidationError({"caps": [f"At most {MOST_CAPS}."]})
+    known = {cap.key for cap in before} | _tokens(conn, account_id, by_operator, (cap["key"] for cap in wanted))
+    places = set()
+    for number, cap in enumerate(wanted):
+        place = (cap["scope"], cap["key"], cap["window"])
+        if cap["scope"] == agreed.ACCOUNT and cap["key"] is not None:
+            raise ValidationError({f"caps.{number}.key": ["A cap on the whole account has no key."]})
+        if cap["scope"] == agreed.TOKEN and cap["key"] is not None and cap["key"] not in known:
+            raise ValidationError({f"caps.{number}.key": ["The account has no token with this id."]})
+        if place in places:
+            raise ValidationError({f"caps.{number}": ["There is another cap for the same scope, key and window."]})
+        places.add(place)
+
+
+def _tokens(conn: Connection, account_id: str, by_operator: bool, keys: Iterable[str | None]) -> set[str | None]:
+    """Which of the keys are ids of tokens that the caller may name."""
+    found = select(Token.id).where(Token.id.in_([key for key in keys if key is not None]))
+    own = Token.account_id == account_id
+    return set(conn.execute(found.where(own | Token.account_id.is_(None) if by_operator else own)).scalars())
+
+
+def _uncounted(before: Sequence[Cap], after: Sequence[Cap]) -> list[Cap]:
+    """The caps whose windows nobody has counted so far."""
+    counted = {cap.place for cap in before}
+    return [cap for cap in after if cap.place not in counted and (cap.scope, None, cap.window) not in counted]
+
+
+def _recount(conn: Connection, book: Book, cap: Cap) -> None:
+    """Set the running window's counters to what was charged in it so far: a new cap counts from the window's start."""
+    start = agreed.day_of(book.now) if cap.window == agreed.DAY else book.account.period_start
+    stale = update(CapCounter).where(
+        CapCounter.account_id == book.account.id,
+        CapCounter.scope == cap.scope,
+        CapCounter.window == cap.window,
+        CapCounter.starts_at == start,
+    )
+    conn.execute((stale if cap.key is None else stale.where(CapCounter.key == cap.key)).values(used=0))
+    sums = _charged(conn, book.account.id, cap, start)
+    window = literal(cap.window), literal(start, CapCounter.starts_at.type)
+    rows = select(literal(book.account.id), literal(cap.scope), sums.c.key, *window, sums.c.used).where(true())
+    into = (sqlite if conn.dialect.name == "sqlite" else postgresql).insert(CapCounter)
+    counted = into.from_select(["account_id", "scope", "key", "window", "starts_at", "used"], rows)
+    primary = [column.name for column in CapCounter.__table__.primary_key]
+    conn.execute(counted.on_conflict_do_update(index_elements=primary, set_={"used": counted.excluded.used}))
+
+
+def charged_in_window(conn: Connection, account_id: str, cap: Cap, start: datetime) -> dict[str, int]:
+    """Micro-credits by key that the records make of the window which began at `start` and runs now."""
+    sums = _charged(conn, account_id, cap, start)
+    return {key: int(used) for key, used in conn.execute(select(sums.c.key, sums.c.used))}
+
+
+def _charged(conn: Connection, account_id: str, cap: Cap, start: datetime) -> Any:
+    """The sums of what was recorded in the running window and not forgotten by a reset."""
+    key = _KEYS[cap.scope]
+    sums: Any = select(key.label("key"), func.sum(UsageRecord.charged).label("used")).where(
+        UsageRecord.account_id == account_id,
+        UsageRecord.voided_at.is_(None),
+        UsageRecord.charged > 0,
+        UsageRecord.occurred_at >= start - usage.OLDEST,
+    )
+    if cap.window == agreed.DAY:
+        sums = sums.where(UsageRecord.recorded_at >= start)
+    else:
+        last = _last_reset(conn, account_id)
+        sums = sums.where(UsageRecord.period_start == start, UsageRecord.seq > last)
+    if cap.scope != agreed.ACCOUNT:
+        sums = sums.where(key.is_not(None) if cap.key is None else key == cap.key)
+    return sums.group_by(key if cap.scope != agreed.ACCOUNT else UsageRecord.account_id).subquery()
+
+
+def _last_reset(conn: Connection, account_id: str) -> int:
+    resets = select(func.max(LedgerEntry.seq)).where(
+        LedgerEntry.account_id == account_id,
+        LedgerEntry.reason != Reason.USAGE.value,  # as the index says it
+        LedgerEntry.reason == Reason.RESET.value,
+    )
+    return int(conn.execute(resets).scalar() or 0)
+
+
+# What is bought beyond the plan
+
+
+def _overage(conn: Connection, book: Book, before: Overage, wanted: dict[str, Any]) -> Overage:
+    after = Overage(**wanted)
+    if after.enabled and after.cap_amount is None:
+        raise ValidationError({"overage.cap_amount": ["Overage needs a cap in money."]})
+    if after.enabled and not before.enabled and not _may_overrun(conn, book):
+        raise OverageUnavailable()
+    return after
+
+
+def _may_overrun(conn: Connection, book: Book) -> bool:
+    """Overage needs a price, and a subscription whose invoice it comes on."""
+    subscription = run(conn, [SUBSCRIPTIONS.select(conn, "id IN ?", [book.account.subscription_id])])[0][0]
+    return bool(book.catalog.overage_prices) and subscription.stripe_id is not None
+
+
+def _auto_top_up(before: AutoTopUp, wanted: dict[str, Any]) -> AutoTopUp:
+    after = AutoTopUp(**wanted)
+    if after.enabled:
+        missing = [name for name in ("below", "credits", "monthly_ceiling") if getattr(after, name) is None]
+        if missing:
+            raise ValidationError({f"auto_top_up.{name}": ["Auto top-up needs it."] for name in missing})
+        if not before.enabled and settings.current().stripe_secret_key is None:
+            raise StripeNotConfigured()
+    return after
