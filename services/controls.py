@@ -5,7 +5,7 @@ Credits are micro-credits, money is in minor units.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, func, literal, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+import clock
 import database
 import settings
 from amounts import to_credits
@@ -153,13 +154,7 @@ def _uncounted(before: Sequence[Cap], after: Sequence[Cap]) -> list[Cap]:
 def _recount(conn: Connection, book: Book, cap: Cap) -> None:
     """Set the running window's counters to what was charged in it so far: a new cap counts from the window's start."""
     start = agreed.day_of(book.now) if cap.window == agreed.DAY else book.account.period_start
-    stale = update(CapCounter).where(
-        CapCounter.account_id == book.account.id,
-        CapCounter.scope == cap.scope,
-        CapCounter.window == cap.window,
-        CapCounter.starts_at == start,
-    )
-    conn.execute((stale if cap.key is None else stale.where(CapCounter.key == cap.key)).values(used=0))
+    conn.execute(update(CapCounter).where(*_of_window(book.account.id, cap, start)).values(used=0))
     sums = _charged(conn, book.account.id, cap, start)
     window = literal(cap.window), literal(start, CapCounter.starts_at.type)
     rows = select(literal(book.account.id), literal(cap.scope), sums.c.key, *window, sums.c.used).where(true())
@@ -169,10 +164,32 @@ def _recount(conn: Connection, book: Book, cap: Cap) -> None:
     conn.execute(counted.on_conflict_do_update(index_elements=primary, set_={"used": counted.excluded.used}))
 
 
-def charged_in_window(conn: Connection, account_id: str, cap: Cap, start: datetime) -> dict[str, int]:
-    """Micro-credits by key that the records make of the window which began at `start` and runs now."""
-    sums = _charged(conn, account_id, cap, start)
-    return {key: int(used) for key, used in conn.execute(select(sums.c.key, sums.c.used))}
+def miscounted(conn: Connection, account_id: str) -> Iterator[tuple[str, str]]:
+    """Counters of the running windows that do not follow from the records: which, and what is wrong.
+
+    Of the caps in force, and of tokens with a cap of their own.
+    """
+    account = conn.execute(select(Account.__table__).where(Account.id == account_id)).one()
+    capped = select(Token.id).where(Token.account_id == account_id, Token.cap.is_not(None))
+    caps = [Cap(agreed.TOKEN, agreed.PERIOD, 0, token_id) for token_id in conn.execute(capped).scalars()]
+    places = {cap.place: cap for cap in (*caps, *agreed.of(account.controls).caps)}
+    for cap in places.values():
+        start = agreed.day_of(clock.now()) if cap.window == agreed.DAY else account.period_start
+        counters = select(CapCounter.key, CapCounter.used).where(*_of_window(account_id, cap, start))
+        counted = {row.key: row.used for row in conn.execute(counters)}
+        sums = _charged(conn, account_id, cap, start)
+        right = {row.key: int(row.used) for row in conn.execute(select(sums.c.key, sums.c.used))}
+        for key in sorted(counted.keys() | right.keys()):
+            there, made = counted.get(key, 0), right.get(key, 0)
+            if there != made:
+                yield f"cap counter {cap.scope} {key} {cap.window}", f"is {there}, the records make it {made}"
+
+
+def _of_window(account_id: str, cap: Cap, start: datetime) -> list[Any]:
+    """The counters that a cap looks at in the window which began at `start`."""
+    found = [CapCounter.account_id == account_id, CapCounter.scope == cap.scope, CapCounter.window == cap.window]
+    found.append(CapCounter.starts_at == start)
+    return found if cap.key is None else [*found, CapCounter.key == cap.key]
 
 
 def _charged(conn: Connection, account_id: str, cap: Cap, start: datetime) -> Any:

@@ -14,15 +14,12 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
-import clock
 import database
 from models.account import Account
-from models.credit import CapCounter, Hold, HoldState, Kind, LedgerEntry, Lot, Reason
+from models.credit import Hold, HoldState, Kind, LedgerEntry, Lot, Reason
 from models.stripe import Reversal
-from models.token import Token
 from models.usage import SubjectHour, UsageHour, UsageRecord
-from services import agreed, controls
-from services.agreed import Cap
+from services import controls
 
 _TAKES_BACK = {Reason.EXPIRY, Reason.RESET, Reason.PLAN_CHANGE}
 _GOES_BOTH_WAYS = {Reason.PLAN_CHANGE, Reason.REFUND, Reason.DISPUTE, Reason.DISPUTE_REVERSAL}
@@ -106,7 +103,8 @@ def _verify_account(conn: Connection, account_id: str, report: Report) -> Iterat
     yield from _verify_totals(conn, account_id, told)
     yield from _verify_hours(conn, account_id, UsageHour, ("operation", "llm_model", "source"))
     yield from _verify_hours(conn, account_id, SubjectHour, ("subject",))
-    yield from _verify_counters(conn, account_id)
+    for counter, told_wrong in controls.miscounted(conn, account_id):
+        yield Difference(account_id, counter, told_wrong)
 
 
 def _stream(conn: Connection, query: Any) -> Iterator[Any]:
@@ -238,26 +236,3 @@ def _verify_hours(conn: Connection, account_id: str, kept: Any, labels: tuple[st
         if there != right:
             told = f"credits, records and cost are {there}, the records make them {right}"
             yield Difference(account_id, f"{kept.__tablename__} {key}", told)
-
-
-def _verify_counters(conn: Connection, account_id: str) -> Iterator[Difference]:
-    """What caps count now: the running windows of the caps in force and of tokens with a cap of their own."""
-    account = conn.execute(select(Account.__table__).where(Account.id == account_id)).one()
-    caps = list(agreed.of(account.controls).caps)
-    capped = select(Token.id).where(Token.account_id == account_id, Token.cap.is_not(None))
-    caps += [Cap(agreed.TOKEN, agreed.PERIOD, 0, token_id) for token_id in conn.execute(capped).scalars()]
-    for scope, key, window in sorted({cap.place for cap in caps}, key=str):
-        start = agreed.day_of(clock.now()) if window == agreed.DAY else account.period_start
-        kept = select(CapCounter.key, CapCounter.used).where(
-            CapCounter.account_id == account_id,
-            CapCounter.scope == scope,
-            CapCounter.window == window,
-            CapCounter.starts_at == start,
-        )
-        counted = {row[0]: row[1] for row in conn.execute(kept) if key in (None, row[0])}
-        right = controls.charged_in_window(conn, account_id, Cap(scope, window, 0, key), start)
-        for one in sorted(counted.keys() | right.keys()):
-            there, made = counted.get(one, 0), right.get(one, 0)
-            if there != made:
-                told = f"is {there}, the records make it {made}"
-                yield Difference(account_id, f"cap counter {scope} {one} {window}", told)
