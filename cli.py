@@ -21,7 +21,7 @@ from models.stripe import EventStatus
 from models.token import SCOPES
 from services import accounts, backup, people, tokens, verify
 from services.stripe import catalog as stripe_catalog
-from services.stripe import inbox, push
+from services.stripe import inbox, push, reconcile
 
 
 class Group(AppGroup):
@@ -43,6 +43,7 @@ catalog_group = Group("catalog", help="Plans, prices and rates.")
 jobs_group = Group("jobs", help="Scheduled work.")
 scheduler_group = Group("scheduler", help="The scheduler on its own.")
 ledger_group = Group("ledger", help="The books.")
+stripe_group = Group("stripe", help="What Stripe has, held against the books.")
 inbox_group = Group("inbox", help="Events that Stripe told.")
 
 
@@ -188,6 +189,31 @@ def run_job(name: str) -> None:
     click.echo(f"{name}: {result.outcome} {result.detail or ''}".rstrip())
 
 
+@stripe_group.command("reconcile")
+@click.option("--days", type=click.IntRange(1, 365), default=reconcile.DAYS, show_default=True, help="How far back.")
+@click.option("--repair", is_flag=True, help="Write what differs, as the events would have.")
+def reconcile_stripe(days: int, repair: bool) -> None:
+    """Hold what Stripe lists against the books; 1 when something differs (with --repair: still differs)."""
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
+        task = bar.add_task("objects")
+        try:
+            report = reconcile.reconcile(
+                days, repair=repair, progress=lambda done, total: bar.update(task, completed=done, total=total)
+            )
+        except errors.SpillwayError as error:
+            raise _wrong_use(error) from None
+    for drift in report.drifts:
+        click.echo(str(drift))
+    told = f"{len(report.drifts)} differences" if report.drifts else "in agreement"
+    click.echo(f"{report.checked} objects of the last {days} days: {told}" + _backfilled(report.backfilled))
+    if report.left:
+        raise SystemExit(1)
+
+
+def _backfilled(events: int) -> str:
+    return f"; {events} events that never came were handled" if events else ""
+
+
 @inbox_group.command("list")
 @click.option("--status", type=click.Choice([status.value for status in EventStatus]), help="Only of this status.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
@@ -256,6 +282,7 @@ def register(app: Flask) -> None:
         jobs_group,
         scheduler_group,
         ledger_group,
+        stripe_group,
         inbox_group,
         backup_command,
     )

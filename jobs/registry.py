@@ -17,7 +17,7 @@ from extensions import db
 from models.operation import JobRun
 from services import credits, holds, mailer, pruning
 from services.stripe import catalog as stripe_catalog
-from services.stripe import customers, inbox, subscriptions
+from services.stripe import customers, gateway, inbox, reconcile, subscriptions
 
 _log = logging.getLogger("spillway.jobs")
 _PAGE = 500
@@ -27,13 +27,15 @@ _PAGE = 500
 class Job:
     """`work(by_hand)` returns how much it did; by hand it ignores pauses after failures.
 
-    `seconds` is the time between two runs; `stripe_seconds`, where given, with a Stripe key.
+    `seconds` is the time between two runs; `stripe_seconds`, where given, with a Stripe key. A job with an `hour` runs
+    once a day then, in UTC of the machine.
     """
 
     name: str
     seconds: int
     work: Callable[[bool], int]
     stripe_seconds: int | None = None
+    hour: int | None = None
 
     def pause(self, sells_through_stripe: bool) -> int:
         """Seconds between two runs."""
@@ -63,6 +65,11 @@ def _sync_catalog(_by_hand: bool) -> int:
     return int(stripe_catalog.sync().changed)
 
 
+def _reconcile() -> int:
+    """Nightly, with repair; how many differences there were."""
+    return len(reconcile.reconcile(repair=True).drifts) if gateway.is_configured() else 0
+
+
 JOBS = {
     job.name: job
     for job in (
@@ -72,6 +79,7 @@ JOBS = {
         Job("expire-holds", 60, _until_done(holds.expire_due)),
         Job("create-customers", 60, lambda _by_hand: customers.create_missing()),
         Job("retry-inbox", 30, inbox.retry_due),
+        Job("reconcile", 86400, lambda _by_hand: _reconcile(), hour=3),
         Job("dunning", 60, lambda _by_hand: subscriptions.dun_due()),
         Job("send-outbox", 15, mailer.send_due),
         Job("prune", 3600, lambda _by_hand: pruning.prune()),

@@ -10,6 +10,7 @@ import socket
 import threading
 import uuid
 from datetime import timedelta
+from typing import Any
 
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -46,7 +47,10 @@ class Scheduler:
         )
         with_stripe = app.config["SETTINGS"].stripe_secret_key is not None
         for job in registry.JOBS.values():
-            self._timers.add_job(self._run, "interval", seconds=job.pause(with_stripe), id=job.name, args=[job.name])
+            when: dict[str, Any] = {"trigger": "interval", "seconds": job.pause(with_stripe)}
+            if job.hour is not None:  # whose intervals would never end where the server is restarted every day
+                when = {"trigger": "cron", "hour": job.hour}
+            self._timers.add_job(self._run, id=job.name, args=[job.name], **when)
 
     def start(self) -> None:
         self.beat()

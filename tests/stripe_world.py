@@ -172,6 +172,10 @@ class StripeWorld:
         """Deliveries that were never made, oldest first."""
         return [one for one in self.sandbox.control.deliveries("held") if one["id"] not in self._sent]
 
+    def lose(self) -> None:
+        """What has happened so far is delivered to nobody, ever."""
+        self._sent.update(one["id"] for one in self.waiting())
+
     def deliver(self, how: str = "normal") -> int:
         """Deliver what waits, until nothing does; how many events that were.
 

@@ -1,7 +1,7 @@
 """Which events act, and how: one table. An event is a hint that something changed; what it changed to is asked anew.
 
 A handler fetches without any lock and answers what is to be written, or None where the object is none of ours. What is
-not in the table is ignored, such as events of charges: what they pay for is told by checkout, invoice or subscription.
+not in the table is ignored, such as charges that succeed: what they pay for is told by checkout or subscription.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from services.stripe import cards, catalog, customers, invoices, purchases, subscriptions
+from services.stripe import cards, catalog, customers, invoices, purchases, reversals, subscriptions
 from services.stripe.gateway import Object
 from services.stripe.sync import Apply
 
@@ -55,6 +55,12 @@ def card_changed(event: Event) -> Apply | None:
     return cards.prepare_method(event.object_id)
 
 
+def money_went_back(event: Event) -> Apply | None:
+    """A refund or a dispute: what the charge paid for is taken back or restored in the same part."""
+    charge_id = event.object_id if event.object.get("object") == "charge" else event.object.get("charge")
+    return reversals.prepare(str(charge_id)) if charge_id else None
+
+
 def subscription_changed(event: Event) -> Apply | None:
     """Plan and allowance follow the status, the period and the price that is paid."""
     return subscriptions.prepare(event.object_id)
@@ -82,6 +88,16 @@ TABLE: dict[str, Handler] = {
     "payment_method.attached": card_changed,
     "payment_method.detached": card_changed,
     "payment_method.automatically_updated": card_changed,
+    "charge.refunded": money_went_back,
+    "refund.created": money_went_back,
+    "refund.updated": money_went_back,
+    "refund.failed": money_went_back,
+    "charge.refund.updated": money_went_back,
+    "charge.dispute.created": money_went_back,
+    "charge.dispute.updated": money_went_back,
+    "charge.dispute.closed": money_went_back,
+    "charge.dispute.funds_withdrawn": money_went_back,
+    "charge.dispute.funds_reinstated": money_went_back,
     "customer.subscription.created": subscription_changed,
     "customer.subscription.updated": subscription_changed,
     "customer.subscription.deleted": subscription_changed,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -222,6 +222,24 @@ def _begin_again(event_id: str) -> Event | None:
             return None
         _begin_attempt(row)
         return _read(json.loads(row.payload))
+
+
+def backfill(found: Iterable[dict[str, Any]]) -> int:
+    """Handle those of Stripe's own list of events that never came, oldest first; how many. One that fails is kept for
+    the job.
+    """
+    done = 0
+    for told in list(found)[::-1]:
+        event = _read(told)
+        if event.type not in handlers.TABLE or bool(told.get("livemode")) != gateway.is_live():
+            continue
+        if _take(event, json.dumps(told), told.get("created")):
+            try:
+                _handle(event)
+                done += 1
+            except Exception:
+                _log.exception("event %s can not be handled", event.id)
+    return done
 
 
 # Reading
