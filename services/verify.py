@@ -17,7 +17,7 @@ from sqlalchemy import Connection, func, select
 import database
 from models.account import Account
 from models.credit import Hold, HoldState, Kind, LedgerEntry, Lot, Reason
-from models.stripe import Reversal
+from models.stripe import Purchase, PurchaseStatus, Reversal
 from models.usage import SubjectHour, UsageHour, UsageRecord
 from services import controls
 
@@ -99,6 +99,7 @@ def _verify_account(conn: Connection, account_id: str, report: Report) -> Iterat
         report.entries += 1
         yield from _verify_entry(account_id, entry, told)
     yield from _verify_lots(conn, account_id, told, report)
+    yield from _verify_issued(conn, account_id)
     yield from _verify_records(conn, account_id, told, report)
     yield from _verify_totals(conn, account_id, told)
     yield from _verify_hours(conn, account_id, UsageHour, ("operation", "llm_model", "source"))
@@ -156,6 +157,27 @@ def _verify_lots(conn: Connection, account_id: str, told: _Told, report: Report)
         yield from _compare(account_id, lot.id, lot, expected)
     for lot_id in sorted(unseen):
         yield Difference(account_id, lot_id, "has entries in this account's ledger but is not its lot")
+
+
+def _verify_issued(conn: Connection, account_id: str) -> Iterator[Difference]:
+    """What was paid for is there, and nothing that comes once came twice."""
+    bought = select(Lot.id, Lot.source_key).where(Lot.account_id == account_id, Lot.source_key.startswith("purchase:"))
+    lots = {key: lot_id for lot_id, key in conn.execute(bought)}
+    paid = Purchase.status == PurchaseStatus.PAID
+    for_credits = (Purchase.account_id == account_id, Purchase.mode == "payment", paid)
+    for purchase_id, session_id, lot_id in conn.execute(
+        select(Purchase.id, Purchase.session_id, Purchase.lot_id).where(*for_credits).order_by(Purchase.id)
+    ):
+        found = lots.pop(f"purchase:{session_id}", None)
+        if found is None or found != lot_id:
+            yield Difference(account_id, purchase_id, f"is paid; its lot is {lot_id}, the account has {found} for it")
+    for key, lot_id in sorted(lots.items()):
+        yield Difference(account_id, lot_id, f"was issued for {key}, which no purchase of this account is")
+    allowances = (Lot.account_id == account_id, Lot.source_key.startswith("allowance:"))
+    period = (Lot.subscription_id, Lot.period_start)
+    twice = select(*period).where(*allowances).group_by(*period).having(func.count() > 1)
+    for subscription_id, start in conn.execute(twice):
+        yield Difference(account_id, subscription_id, f"has more than one allowance of the period from {start}")
 
 
 def _verify_records(conn: Connection, account_id: str, told: _Told, report: Report) -> Iterator[Difference]:
