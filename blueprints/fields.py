@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Context, Decimal, InvalidOperation
-from typing import Any
+from typing import Any, ClassVar
 
 import marshmallow
 import simplejson
@@ -29,6 +29,8 @@ class StrictSchema(marshmallow.Schema):
     """
 
     needs_any: tuple[str, ...] = ()
+    excludes: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """For each of `needs_any` the fields that can not be there with it."""
 
     class Meta:
         unknown = marshmallow.RAISE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import marshmallow
@@ -12,6 +12,7 @@ from apispec.ext.marshmallow import MarshmallowPlugin
 from flask import Blueprint, Response
 
 import errors
+import settings
 from amounts import MAX_CREDITS, to_credits
 from blueprints import examples, fields
 from blueprints.answers import ANSWERS, CSV
@@ -27,6 +28,7 @@ _AMOUNT = {
     "pattern": "^[0-9]{1,40}(\\.[0-9]{1,40})?$",
 }
 _DATES = "An RFC 3339 time, or a date, which is its midnight UTC."
+_PATH = r"^/([^/\\\u0000-\u001f\u007f-\u009f\u2028\u2029][^\u0000-\u001f\u007f-\u009f\u2028\u2029]*)?$"
 _PRINTABLE = r"^[^\u0000-\u001f\u007f-\u009f]*$"
 _FIELD_SCHEMAS: dict[type, dict[str, Any]] = {
     fields.Credits: _AMOUNT,
@@ -149,6 +151,8 @@ def _attributes(self: Any, field: Any, **_kwargs: Any) -> dict[str, Any]:
     elif isinstance(field, fields.Text):
         schema |= {"minLength": field.low, "maxLength": field.high}
         schema["pattern"] = _PRINTABLE if field.pattern is None else f"^{field.pattern.pattern}$"
+    if isinstance(field, fields.ReturnPath) and not settings.current().allowed_return_hosts:
+        schema["pattern"] = _PATH
     if isinstance(field, fields.UtcTime) and field.dates:
         schema = {"type": "string", "anyOf": [{"format": "date"}, {"format": "date-time"}], "description": _DATES}
     return _nullable(schema) if field.allow_none else schema
@@ -208,10 +212,16 @@ def _operation(method: str, path: str, operation: Operation, plugin: Marshmallow
         schema = {**plugin.converter.schema2jsonschema(operation.body), "additionalProperties": False}
         schema["properties"] = {name: _explained(name, field) for name, field in schema["properties"].items()}
         if operation.body.needs_any:
-            schema["anyOf"] = [{"required": [name]} for name in operation.body.needs_any]
+            schema["anyOf"] = [_with(name, operation.body.excludes) for name in operation.body.needs_any]
         content = {"schema": schema, "example": examples.BODIES.get(operation_id, {})}
         described["requestBody"] = {"required": operation.body_required, "content": {"application/json": content}}
     return described
+
+
+def _with(name: str, excludes: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
+    """A body that has this field, and none of those that exclude it."""
+    excluded = excludes.get(name, ())
+    return {"required": [name]} | ({"properties": {other: {"not": {}} for other in excluded}} if excluded else {})
 
 
 def _operation_id(method: str, path: str) -> str:

@@ -152,7 +152,9 @@ def test_good_requests_get_documented_answers(world: World) -> None:
         conforms()
         world.renew()
     assert len(done) > 30
-    refused = {label for label, statuses in done.items() if min(statuses) >= 300}
+    selling = {label for label in done if "/stripe/" in label}
+    assert all(409 in done[label] for label in selling), "there is no Stripe here: tests/buying"
+    refused = {label for label, statuses in done.items() if min(statuses) >= 300} - selling
     operators = {result.ok().label for result in world.schema.get_all_operations() if _is_operators(result.ok())}
     assert refused == (set() if world.is_service else operators), done
 
@@ -165,6 +167,8 @@ def test_bad_requests_are_refused_as_documented(world: World) -> None:
     tried = 0
     for result in world.schema.get_all_operations():
         operation = result.ok()
+        if operation.definition.raw.get("security") == []:
+            continue  # what takes nothing can not be asked badly
 
         @bounded(EXAMPLES)
         @given(case=operation.as_strategy(generation_mode=GenerationMode.NEGATIVE))

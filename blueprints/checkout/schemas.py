@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from marshmallow import validates_schema
 
@@ -16,6 +16,11 @@ class AccountSchema(StrictSchema):
 
 class CheckoutSchema(StrictSchema):
     needs_any = ("price", "tier", "credits")
+    excludes: ClassVar = {
+        "price": ("tier", "interval"),
+        "tier": ("price", "credits"),
+        "credits": ("tier", "interval"),
+    }
 
     account = AccountRef()
     price = Text(high=255)
