@@ -401,3 +401,27 @@ def test_the_log_names_no_person(stripe: StripeWorld, caplog: pytest.LogCaptureF
     assert "customer.subscription.created" in told
     for secret in ("who@example.com", WEBHOOK_SECRET, "sk_test", "4242"):
         assert secret not in told
+
+
+@ON_SQLITE
+def test_what_old_events_told_is_thrown_away_and_what_failed_is_kept(stripe: StripeWorld, at: At) -> None:
+    stripe.seed()
+    foreign = stripe.client.v1.products.create(params={"name": "Other"})
+    stripe.deliver()
+    account_id = factories.account(stripe.app)
+    stripe.subscribe(account_id)
+    failed = next(one for one in stripe.waiting() if one["type"] == "customer.subscription.created")
+    stripe.sandbox.control.fault("rate_limit")
+    assert stripe.post(failed)[0] == 500
+    before = kept(stripe.app)
+    assert foreign.id in [one.object_id for one in before if one.status == "ignored"]
+    at.forward(days=89)
+    stripe.run_job("prune")
+    assert [(one.id, one.payload) for one in kept(stripe.app)] == [(one.id, one.payload) for one in before]
+    at.forward(days=2)
+    stripe.run_job("prune")
+    after = {one.id: one for one in kept(stripe.app)}
+    assert set(after) == {one.id for one in before if one.status != "ignored"}
+    assert {one.payload for one in after.values() if one.status == "processed"} == {"{}"}
+    assert row_of(stripe.app, failed).payload == failed["payload"]
+    assert stripe.post(failed) == (200, '{"status":"processed"}')

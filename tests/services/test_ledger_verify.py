@@ -180,6 +180,21 @@ CORRUPTIONS = {
     ),
     "a record that is gone": ("DELETE FROM usage_records WHERE id = :record", "spends without a usage record"),
     "a record of nothing that is gone": ("DELETE FROM usage_records WHERE charged = 0", "seq: is"),
+    "an allowance that came twice": (
+        "UPDATE lots SET source_key = source_key || 'again', period_start = (SELECT min(period_start) FROM lots l"
+        " WHERE l.account_id = lots.account_id AND l.source_key LIKE 'allowance:%') WHERE account_id = :account"
+        " AND source_key LIKE 'allowance:%'",
+        "has more than one allowance of the period",
+    ),
+    "a purchase without its credits": (
+        "INSERT INTO purchases (id, account_id, session_id, mode, status, credits, created_at)"
+        " SELECT 'pur_1', :account, 'cs_1', 'payment', 'paid', 5, created_at FROM lots WHERE id = :lot",
+        "pur_1: is paid; its lot is None, the account has None for it",
+    ),
+    "credits of a purchase that was never made": (
+        "UPDATE lots SET source_key = 'purchase:cs_1' WHERE id = :lot",
+        "was issued for purchase:cs_1, which no purchase of this account is",
+    ),
     "a capture that is gone": (
         "UPDATE holds SET state = 'released' WHERE state = 'captured'",
         "a captured hold and its one usage record",
