@@ -85,11 +85,18 @@ def lists(path: str, params: str, kind: str, **filters: Filter) -> None:
 
 def _same(name: str) -> Filter:
     def matches(obj: Obj, value: Any) -> bool:
-        if isinstance(value, dict):
-            return in_range(obj.get(name), value)
-        return bool(obj.get(name) == value)
+        return same(obj.get(name), value)
 
     return matches
+
+
+def same(held: Any, wanted: Any) -> bool:
+    """Equal, within the limits (`created[gte]`), or with these parts (`automatic_tax[enabled]`)."""
+    if not isinstance(wanted, dict):
+        return bool(held == wanted)
+    if isinstance(held, dict):
+        return all(held.get(name) == value for name, value in wanted.items())
+    return in_range(held, wanted)
 
 
 def in_range(number: int | None, limits: dict[str, int]) -> bool:
@@ -131,7 +138,7 @@ def searches(path: str, params: str, kind: str) -> None:
     def searching(world: World, params: Tree) -> Obj:
         wanted = search.parse(params["query"])
         found = [obj for obj in world.all(kind) if wanted(obj)][::-1]
-        start = int(params.get("page", "0"))
+        start = _page_number(params.get("page", "0"))
         limit = params.get("limit", DEFAULT_LIMIT)
         below = tree_of(params.get("expand")).get("data", {})
         data = [render(world, obj, below) for obj in found[start : start + limit]]
@@ -145,6 +152,12 @@ def searches(path: str, params: str, kind: str) -> None:
         }
 
     route("GET", path + "/search", params)(searching)
+
+
+def _page_number(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise invalid(f"Invalid page: {text}", "page")
+    return int(text)
 
 
 def only(params: Tree, names: Iterable[str]) -> Tree:

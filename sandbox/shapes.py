@@ -94,11 +94,10 @@ METHOD_FIELDS = (
 )
 
 
-def merge_metadata(old: dict[str, str] | None, new: dict[str, str] | str) -> dict[str, str]:
+def merge_metadata(old: dict[str, str] | None, new: dict[str, str] | str | None) -> dict[str, str]:
     """Stripe's rule: given keys are set, an empty value unsets its key, an empty string unsets all."""
-    if new == "":
+    if not isinstance(new, dict):
         return {}
-    assert isinstance(new, dict)
     return {key: text for key, text in ((old or {}) | new).items() if text != ""}
 
 

@@ -68,8 +68,9 @@ def _expand(world: World, shown: Obj, name: str, below: Tree) -> None:
 def _deeper(world: World, value: Obj, below: Tree) -> Obj:
     """Embedded objects are rendered again from the original: what they hide by default may be asked for here."""
     kind = value.get("object", "")
-    if kind in world.objects and value.get("id") in world.objects[kind]:
-        return render(world, world.objects[kind][value["id"]], below)
+    known = world.objects.get(kind, {}) if isinstance(kind, str) else {}  # an event's data has an object of its own
+    if value.get("id") in known:
+        return render(world, known[value["id"]], below)
     for name, more in below.items():
         _expand(world, value, name, more)
     return value

@@ -72,9 +72,12 @@ def record(world: World, params: Tree) -> Obj:
     identifier = params.get("identifier") or world.word("meter_event", 32)
     if _known(world, identifier):
         raise invalid(f"An event already exists with identifier {identifier}.", "identifier", "duplicate_meter_event")
-    event = world.add("billing.meter_event", id=identifier, event_name=meter["event_name"], identifier=identifier)
-    event.update(payload=payload, timestamp=moment, _value=_value(meter, payload))
-    event["_customer"] = payload.get(meter["customer_mapping"]["event_payload_key"])
+    notes = {
+        "_customer": payload.get(meter["customer_mapping"]["event_payload_key"]),
+        "_value": _value(meter, payload),
+    }
+    values = {"event_name": meter["event_name"], "identifier": identifier, "payload": payload, "timestamp": moment}
+    event = world.add("billing.meter_event", id=identifier, **values, **notes)
     return shown(world, event, params)
 
 

@@ -8,7 +8,7 @@ from sandbox.billing import subscriptions as life
 from sandbox.errors import ApiError, invalid, missing
 from sandbox.events import emit
 from sandbox.params import Tree
-from sandbox.routing import PAGING, in_range, only, page, refuse, retrieves, route, searches, shown
+from sandbox.routing import PAGING, in_range, only, page, refuse, retrieves, route, same, searches, shown
 from sandbox.shapes import Obj, merge_metadata
 from sandbox.world import World, is_over
 
@@ -206,10 +206,8 @@ def _matches(world: World, subscription: Obj, params: Tree) -> bool:
                 in_range(item[name], value if isinstance(value, dict) else {"gte": value, "lte": value})
                 for item in items
             )
-        elif isinstance(value, dict):
-            fits = in_range(subscription[name], value)
         else:
-            fits = subscription[name] == value
+            fits = same(subscription[name], value)
         if not fits:
             return False
     return True
