@@ -6,7 +6,7 @@ LOCKED := $(VENV)/requirements.lock
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format lock bench
+.PHONY: help setup run test lint format lock bench demo
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -28,6 +28,9 @@ install:
 run: setup ## Set up, migrate the database and serve on HOST:PORT
 	@$(PY) -m flask --app app db upgrade
 	@exec $(PY) -m gunicorn --config gunicorn.conf.py 'app:create_app()'
+
+demo: setup ## Try it with sample data and a stand-in for Stripe
+	@exec $(PY) -m demo $(ARGS)
 
 test: setup ## Run the tests on SQLite and PostgreSQL; make test ARGS="-k holds"
 	@$(PY) -m pytest $(ARGS)

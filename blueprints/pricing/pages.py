@@ -88,8 +88,9 @@ def _quote(prices: list[CreditPrice], typed: str | None) -> Quote | None:
 
 
 def _usual(price: CreditPrice) -> int:
-    """A first proposal: a hundred units, within the limits."""
+    """A first proposal: the least there is, or a hundred units where there is no such limit."""
     step = price.credits_per_unit
+    if price.min_credits is not None:
+        return max(1, -(-price.min_credits // step)) * step
     most = price.max_credits // step if price.max_credits is not None else _USUAL_UNITS
-    least = -(-price.min_credits // step) if price.min_credits is not None else 1
-    return max(1, least, min(_USUAL_UNITS, most)) * step
+    return max(1, min(_USUAL_UNITS, most)) * step

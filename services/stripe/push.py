@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import settings
 from services import catalog
 from services.catalog import BrokenCatalog, Finding, Source
 from services.catalog.layers import merged
@@ -92,6 +94,10 @@ def carry_out(planned: Plan) -> Iterator[Step]:
 
 
 def _file() -> Source:
+    path = settings.current().catalog_file
+    if not os.path.lexists(path):  # nobody's samples are put on sale at Stripe by mistake
+        cure = "write it; services/catalog/default.toml is an example"
+        raise Mistaken([Finding(str(path), "there is no catalog file to send", cure)])
     try:
         file = catalog.read_file()
     except BrokenCatalog as broken:
@@ -147,18 +153,18 @@ def _slug(name: str) -> str:
     return plain if plain == name else f"{plain}_{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
-def _plan_settings(made: Plan, there: _Stripe, settings: Metadata) -> None:
+def _plan_settings(made: Plan, there: _Stripe, stated: Metadata) -> None:
     """The file's settings, each where it stands already; new ones on the product whose word counts most."""
     active = [one for one in there.products.values() if one["active"]]
     products = sorted(active, key=lambda one: str(one["id"]))
     standing, origins, _ = merged([(str(one["id"]), one["metadata"]) for one in products])
     changes: dict[str, dict[str, str]] = {}
-    for key, value in settings.items():
+    for key, value in stated.items():
         if key != "product" and standing.get(key) != value:
             changes.setdefault(origins.get(key, str(products[0]["id"])), {})[key] = value
     for one in products:
         for key in one["metadata"]:
-            if key not in settings and (key in PRODUCT_KEYS or key.startswith(PREFIX)):
+            if key not in stated and (key in PRODUCT_KEYS or key.startswith(PREFIX)):
                 changes.setdefault(str(one["id"]), {})[key] = ""
     for product_id, metadata in changes.items():
         line = f"~ product {product_id}: {_difference(there.products[product_id]['metadata'], metadata)}"

@@ -23,7 +23,7 @@ def test_without_stripe_the_files_plans_and_nothing_to_buy(sqlite_app: Flask) ->
     team, enterprise = told["plans"][0], told["plans"][-1]
     assert set(team) == PLAN
     assert (team["interval"], team["amount"], team["included_credits"]) == ("month", 4900, 25000)
-    assert team["features"][0] == "25,000 credits every month"
+    assert team["features"][0] == "Unlimited members"
     assert (enterprise["amount"], enterprise["price"], enterprise["interval"]) == (None, None, None)
     units, pack = told["credit_packs"]
     assert set(units) == PACK

@@ -75,7 +75,7 @@ def test_a_visitor_signs_up_on_the_way(stripe: StripeWorld) -> None:
     assert "not set up" not in shown.text
     assert orders(shown) == []
     assert "/signup?next=/pricing%3Finterval%3Dyear%23plan-team" in shown.addresses
-    assert "/signup?next=/buy%3Fcredits%3D100" in shown.addresses
+    assert "/signup?next=/buy%3Fcredits%3D10" in shown.addresses
     client = stripe.app.test_client()
     answer = html.post(
         client,
