@@ -77,7 +77,8 @@ def _make(account_id: str) -> str:
     key = f"{settings.current().stripe_product_tag}-customer-{account_id}-{_generation(account_id)}"
     try:
         customer_id = str(gateway.create_customer({"metadata": tags(account_id)}, key)["id"])
-    except StripeRefused:  # also: another request is using the key at this moment
+    except StripeUnavailable:  # another request may be using the key at this moment, and be done by now
+        db.session.rollback()
         found = of_account(account_id)
         if found is None:
             raise

@@ -145,3 +145,17 @@ def test_nothing_that_may_be_missing_is_ever_sent(edge: responses.RequestsMock, 
     assert all("None" not in str(one.body) and "=&" not in f"{one.body}&" for one in sent)
     assert all(one.headers["Idempotency-Key"] for one in sent)
     assert sent[0].headers["Idempotency-Key"].startswith("spillway-customer-acc_")
+
+
+def test_a_key_in_use_means_that_somebody_is_making_it(edge: responses.RequestsMock, api: Api) -> None:
+    """Stripe answers 409 while it still works on the same key for another request of ours."""
+    account_id = api.get("/balance").json["account"]
+
+    def taken(_request: object) -> tuple[int, dict[str, str], str]:
+        with api.app.app_context(), database.transaction() as session:
+            now = factories.clock.now()
+            session.add(StripeCustomer(id="cus_2", account_id=account_id, created_at=now, synced_at=now))
+        return 409, {}, '{"error": {"type": "invalid_request_error", "code": "idempotency_key_in_use"}}'
+
+    edge.add_callback(responses.POST, f"{API}/customers", taken)
+    assert api.post("/stripe/customer").json == {"customer": "cus_2"}
