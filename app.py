@@ -29,6 +29,7 @@ from blueprints.controls import api as controls_api
 from blueprints.pricing import api as pricing_api
 from blueprints.pricing import pages as pricing_pages
 from blueprints.subscription import api as subscription_api
+from blueprints.subscription import changes_api
 from blueprints.tokens import api as tokens_api
 from blueprints.tokens import pages as tokens_pages
 from blueprints.usage import api as usage_api
@@ -63,7 +64,16 @@ def create_app(settings: Settings | None = None) -> Flask:
     guard.register(app)
     filters.register(app)
     navigation.register(app)
-    apis = (stripe_webhooks, subscription_api, usage_api, statement_api, controls_api, checkout_api, pricing_api)
+    apis = (
+        stripe_webhooks,
+        subscription_api,
+        changes_api,
+        usage_api,
+        statement_api,
+        controls_api,
+        checkout_api,
+        pricing_api,
+    )
     for module in (*apis, accounts_api, tokens_api, openapi):
         app.register_blueprint(module.blueprint)
         extensions.csrf.exempt(module.blueprint)

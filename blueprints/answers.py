@@ -398,6 +398,36 @@ ANSWERS: dict[str, Schema] = {
     ),
     "PurchaseList": _list("Purchase"),
     "Subscription": _object(_SUBSCRIPTION, optional=("unit_amount_decimal", "interval_count")),
+    "SubscriptionChange": _object(
+        {
+            "status": _STRING,
+            "tier": _STRING,
+            "interval": _STRING,
+            "effective": {"type": "string", "enum": ["now", "period_end"]},
+            "action_url": _maybe(_STRING),
+        }
+    ),
+    "SubscriptionPreview": _object(
+        {
+            "tier": _STRING,
+            "interval": _STRING,
+            "effective": {"type": "string", "enum": ["now", "period_end"]},
+            "effective_at": _maybe(_TIME),
+            "currency": _STRING,
+            "amount_due": _INTEGER,
+            "lines": {
+                "type": "array",
+                "items": _object(
+                    {
+                        "description": _maybe(_STRING),
+                        "amount": _INTEGER,
+                        "proration": _BOOLEAN,
+                        "period": _object({"start": _TIME, "end": _TIME}),
+                    }
+                ),
+            },
+        }
+    ),
     "Invoice": _object(
         {
             "id": _STRING,

@@ -399,6 +399,35 @@ ANSWERS: dict[str, Any] = {
     "Purchase": _PURCHASE,
     "PurchaseList": _list(_PURCHASE),
     "Subscription": _SUBSCRIPTION,
+    "SubscriptionChange": {
+        "status": "active",
+        "tier": "team",
+        "interval": "month",
+        "effective": "now",
+        "action_url": None,
+    },
+    "SubscriptionPreview": {
+        "tier": "pro",
+        "interval": "month",
+        "effective": "now",
+        "effective_at": None,
+        "currency": "usd",
+        "amount_due": 7500,
+        "lines": [
+            {
+                "description": "Unused time on Team after 16 Nov 2026",
+                "amount": -2450,
+                "proration": True,
+                "period": {"start": "2026-11-16T10:00:00Z", "end": "2026-12-01T10:00:00Z"},
+            },
+            {
+                "description": "Remaining time on Pro after 16 Nov 2026",
+                "amount": 9950,
+                "proration": True,
+                "period": {"start": "2026-11-16T10:00:00Z", "end": "2026-12-01T10:00:00Z"},
+            },
+        ],
+    },
     "Invoice": _INVOICE,
     "InvoiceList": _list(_INVOICE),
 }

@@ -163,6 +163,41 @@ def subscriptions(params: Params) -> Iterator[Object]:
     return _all(_v1().subscriptions.list, params)
 
 
+def create_subscription(params: Params, key: str) -> Object:
+    return _ask(_v1().subscriptions.create, params=params, key=key)
+
+
+def resume_subscription(subscription_id: str, params: Params, key: str) -> Object:
+    """Of one whose status is paused."""
+    return _ask(_v1().subscriptions.resume, subscription_id, params=params, key=key)
+
+
+def schedule(schedule_id: str) -> Object:
+    return _ask(_v1().subscription_schedules.retrieve, schedule_id)
+
+
+def create_schedule(params: Params, key: str) -> Object:
+    return _ask(_v1().subscription_schedules.create, params=params, key=key)
+
+
+def update_schedule(schedule_id: str, params: Params, key: str) -> Object:
+    return _ask(_v1().subscription_schedules.update, schedule_id, params=params, key=key)
+
+
+def release_schedule(schedule_id: str, key: str) -> Object:
+    """The subscription goes on as it is, without what was planned for it."""
+    return _ask(_v1().subscription_schedules.release, schedule_id, params={}, key=key)
+
+
+def preview_invoice(params: Params) -> Object:
+    """What would be invoiced. Nothing is changed by asking."""
+    return _ask(_v1().invoices.create_preview, params=params)
+
+
+def payment_methods(customer_id: str) -> Iterator[Object]:
+    return _all(_v1().customers.payment_methods.list, {"limit": 10}, customer_id)
+
+
 def update_subscription(subscription_id: str, params: Params, key: str) -> Object:
     return _ask(_v1().subscriptions.update, subscription_id, params=params, key=key)
 
@@ -279,11 +314,11 @@ def _ask(method: Callable[..., Any], *ids: str, params: Params | None = None, ke
     return _plain(answer)
 
 
-def _all(method: Callable[..., Any], params: Params) -> Iterator[Object]:
+def _all(method: Callable[..., Any], params: Params, *ids: str) -> Iterator[Object]:
     """Every object of a listing, page by page."""
     _refuse_none(params)
     try:
-        for found in method(params=params).auto_paging_iter():
+        for found in method(*ids, params=params).auto_paging_iter():
             yield _plain(found)
     except stripe.StripeError as error:
         raise _translated(error) from error
