@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from sandbox import checkout, clock, disputes, payments
-from sandbox.billing import invoices, pending, schedules
+from sandbox.billing import invoices, pauses, pending, schedules
 from sandbox.billing import subscriptions as life
 from sandbox.events import emit
 from sandbox.shapes import Obj
@@ -49,6 +49,8 @@ def _of_subscription(world: World, subscription: Obj) -> Iterator[Due]:
     if status == "trialing" and not subscription.get("_noticed"):
         notice = max(subscription["trial_start"], subscription["trial_end"] - TRIAL_NOTICE)
         yield notice, OTHER, _announce_trial_end, subscription
+    if subscription.get("_resuming"):
+        yield subscription["_resuming"]["until"], OTHER, pauses.give_up, subscription
     if subscription["pending_update"]:
         yield subscription["pending_update"]["expires_at"], OTHER, pending.expire, subscription
     if status != "paused":

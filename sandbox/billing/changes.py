@@ -1,11 +1,10 @@
 """Changing a running subscription: other items, prorations, another cycle, cancelling and taking that back."""
 
-from sandbox import money
+from sandbox import clock, money
 from sandbox.billing import lines, usage
 from sandbox.billing import subscriptions as life
 from sandbox.catalog import make_inline
 from sandbox.errors import ApiError, invalid
-from sandbox.events import emit
 from sandbox.params import Tree
 from sandbox.shapes import Obj, merge_metadata
 from sandbox.world import World
@@ -123,23 +122,30 @@ def _bill_usage(world: World, subscription: Obj, before: dict[str, Obj], items: 
     """What was used of a metered price that is given up is not forgotten."""
     kept = {(item["id"], item["_price"]) for item in items}
     for old in before.values():
-        if old["quantity"] is not None or (old["id"], old["_price"]) in kept:
-            continue
-        begin = max(old["current_period_start"], old["_counts_from"])
-        price, units, amount = usage.cost(world, old["_price"], subscription["customer"], begin, world.now())
-        if units:
-            lines.invoice_item(
-                world,
-                subscription["customer"],
-                amount,
-                price["currency"],
-                (begin, world.now()),
-                price=price,
-                quantity=int(units),
-                subscription=subscription["id"],
-                description=lines.describe(world, price, int(units)),
-                _subscription_item=old["id"],
-            )
+        if (old["id"], old["_price"]) not in kept:
+            bill_item_usage(world, subscription, old)
+
+
+def bill_item_usage(world: World, subscription: Obj, item: Obj) -> None:
+    """What was used of a metered item so far waits for the next invoice, and is counted anew from now on."""
+    if item["quantity"] is not None:
+        return
+    begin = max(item["current_period_start"], item["_counts_from"])
+    item["_counts_from"] = world.now()
+    price, units, amount = usage.cost(world, item["_price"], subscription["customer"], begin, world.now())
+    if units:
+        lines.invoice_item(
+            world,
+            subscription["customer"],
+            amount,
+            price["currency"],
+            (begin, world.now()),
+            price=price,
+            quantity=int(units),
+            subscription=subscription["id"],
+            description=lines.describe(world, price, int(units)),
+            _subscription_item=item["id"],
+        )
 
 
 def _prorate(
@@ -177,6 +183,23 @@ def _part(world: World, subscription: Obj, item: Obj, moment: int, sign: int, wo
         proration=True,
         _subscription_item=item["id"],
     )
+
+
+def credit_rest(world: World, subscription: Obj, item: Obj, moment: int) -> None:
+    """What is paid for and lies after the moment."""
+    _part(world, subscription, item, moment, -1, "Unused time on")
+
+
+def join_running_cycle(world: World, subscription: Obj, behavior: str, moment: int) -> None:
+    """Into the period that now falls into, counted from the old anchor; its rest is charged if that is wanted."""
+    items = life.items_of(world, subscription)
+    interval = life.cycle(world, items)
+    finish = life.boundary_after(subscription["billing_cycle_anchor"], interval, world.now())
+    begin = clock.after(finish, interval[0], -interval[1])
+    for item in items:
+        item.update(current_period_start=begin, current_period_end=finish, _counts_from=world.now())
+        if behavior in PARTS:
+            _part(world, subscription, item, moment, 1, "Remaining time on")
 
 
 def restart_cycle(world: World, subscription: Obj) -> None:
@@ -225,34 +248,12 @@ def set_cancellation(world: World, subscription: Obj, params: Tree) -> None:
     subscription["cancellation_details"]["reason"] = "cancellation_requested" if planned else None
 
 
-def set_pause(world: World, subscription: Obj, wanted: Tree | str) -> None:
-    """`pause_collection`: the status stays as it is, invoices are kept as drafts, voided or written off."""
-    if not isinstance(wanted, dict):
-        subscription["pause_collection"] = None
-        return
-    resumes_at = wanted.get("resumes_at")
-    if resumes_at is not None and resumes_at <= world.now():
-        raise invalid("resumes_at must be in the future.", "pause_collection[resumes_at]")
-    subscription["pause_collection"] = {"behavior": wanted["behavior"], "resumes_at": resumes_at}
-
-
 def cancel(world: World, subscription: Obj, params: Tree) -> None:
     """At once, with a credit for the rest and a last invoice when asked for."""
     subscription["cancellation_details"].update(params.get("cancellation_details", {}))
     if params.get("prorate"):
         for item in life.items_of(world, subscription):
-            _part(world, subscription, item, world.now(), -1, "Unused time on")
+            credit_rest(world, subscription, item, world.now())
     if params.get("invoice_now"):
         life.invoice_now(world, subscription, whole_period=False, used=True)
     life.end(world, subscription, "cancellation_requested")
-
-
-def resume(world: World, subscription: Obj) -> None:
-    """Of a paused one (a trial that ended without a card): a new period begins and is paid for."""
-    if subscription["status"] != "paused":
-        raise invalid("Only paused subscriptions can be resumed.")
-    subscription["status"] = "active"
-    restart_cycle(world, subscription)
-    life.invoice_now(world, subscription, whole_period=True, reason="subscription_cycle")
-    emit(world, "customer.subscription.resumed", subscription)
-    emit(world, "customer.subscription.updated", subscription)

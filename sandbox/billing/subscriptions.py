@@ -182,12 +182,18 @@ def _leave_trial(world: World, subscription: Obj) -> bool:
         end(world, subscription, None)
         return False
     if not default and missing == "pause":
-        subscription["status"] = "paused"
-        emit(world, "customer.subscription.updated", subscription)
-        emit(world, "customer.subscription.paused", subscription)
+        set_paused(world, subscription, "trial_end_without_payment_method")
         return False
     subscription["status"] = "active"
     return True
+
+
+def set_paused(world: World, subscription: Obj, why: str) -> None:
+    """`why`: pause_requested or trial_end_without_payment_method."""
+    paused = {"subscription": {"type": why}, "transitioned_at": world.now(), "type": "subscription"}
+    subscription.update(status="paused", status_details={"paused": paused})
+    emit(world, "customer.subscription.updated", subscription)
+    emit(world, "customer.subscription.paused", subscription)
 
 
 def end(world: World, subscription: Obj, reason: str | None) -> None:

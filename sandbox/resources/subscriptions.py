@@ -3,7 +3,7 @@
 import copy
 
 from sandbox import checkout, methods
-from sandbox.billing import changes, pending, schedules, starting
+from sandbox.billing import changes, pauses, pending, schedules, starting
 from sandbox.billing import subscriptions as life
 from sandbox.errors import ApiError, invalid, missing
 from sandbox.events import emit
@@ -131,7 +131,7 @@ def _update(world: World, subscription: Obj, params: Tree) -> None:
     _change_fields(world, subscription, params)
     changes.set_cancellation(world, subscription, params)
     if "pause_collection" in params:
-        changes.set_pause(world, subscription, params["pause_collection"])
+        pauses.set_collection(world, subscription, params["pause_collection"])
     if "items" in params or "billing_cycle_anchor" in params:
         pending.change(world, subscription, params.get("items", []), params)
     if "trial_end" in params:
@@ -179,7 +179,23 @@ def cancel(world: World, params: Tree, subscription_id: str) -> Obj:
 @route("POST", "/v1/subscriptions/{}/resume", "SubscriptionResumeParams")
 def resume(world: World, params: Tree, subscription_id: str) -> Obj:
     subscription = world.get("subscription", subscription_id)
-    changes.resume(world, subscription)
+    pauses.resume(world, subscription, params)
+    return shown(world, subscription, params)
+
+
+@route("POST", "/v1/subscriptions/{}/pause", "SubscriptionPauseParams")
+def pause(world: World, params: Tree, subscription_id: str) -> Obj:
+    subscription = world.get("subscription", subscription_id)
+    pauses.pause(world, subscription, params)
+    return shown(world, subscription, params)
+
+
+@route("POST", "/v1/subscriptions/{}/migrate", "SubscriptionMigrateParams")
+def migrate(world: World, params: Tree, subscription_id: str) -> Obj:
+    """Noted; both billing modes come to the same here."""
+    subscription = world.get("subscription", subscription_id)
+    subscription["billing_mode"] = subscription["billing_mode"] | params["billing_mode"]
+    emit(world, "customer.subscription.updated", subscription)
     return shown(world, subscription, params)
 
 
