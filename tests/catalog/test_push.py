@@ -307,3 +307,27 @@ def test_what_can_not_be_edited_is_compared_exactly(stripe: StripeWorld, file: P
     edit(file, "interval_count = 3", "interval_count = 6")
     assert [line[0] for line in pushed(stripe)[:-1]] == ["+", "+", "+", "-", "-", "-"]
     assert pushed(stripe) == UNCHANGED
+
+
+def test_a_metered_price_gets_the_tags_meter_once(stripe: StripeWorld, file: Path) -> None:
+    payg = (
+        '[[prices]]\nid = "payg"\nprice_type = "metered"\ntier = "payg"\ncurrency = "usd"\n'
+        'unit_amount_decimal = "1.5"\ninterval = "month"\nfree_credits = 100\n'
+    )
+    file.write_text(payg)
+    pushed(stripe)
+    [meter] = stripe.client.v1.billing.meters.list().data
+    assert (meter.event_name, meter.default_aggregation.formula) == ("spillway_credits", "sum")
+    [made] = prices(stripe)
+    assert made["recurring"]["meter"] == meter.id
+    sold = in_force(stripe).plan("payg")
+    assert sold is not None
+    assert (sold.price_type, sold.meter, sold.free_credits) == ("metered", meter.id, 100_000_000)
+    assert pushed(stripe) == UNCHANGED
+    edit(file, '"1.5"', '"1.25"')
+    pushed(stripe)
+    assert pushed(stripe) == UNCHANGED
+    assert len(stripe.client.v1.billing.meters.list().data) == 1
+    file.write_text(payg.replace('interval = "month"', f'interval = "month"\nmeter = "{meter.id}"'))
+    pushed(stripe)
+    assert pushed(stripe) == UNCHANGED
