@@ -88,6 +88,30 @@ def as_phase(world: World, subscription: Obj) -> Tree:
     }
 
 
+def at_period_end(world: World, subscription: Obj, wanted: list[Tree]) -> Obj:
+    """A schedule that makes these changes when the period ends, in place of one that there may be."""
+    if running := of_subscription(world, subscription):
+        release(world, running)
+    start, end = life.period_of(world, subscription)
+    first = phase(world, as_phase(world, subscription), start, "phases[0]")
+    changed = {one["id"]: one for one in wanted if "id" in one}
+    items = []
+    for item in life.items_of(world, subscription):
+        new = changed.get(item["id"], {})
+        if not new.get("deleted"):
+            items.append(
+                {"price": new.get("price", item["_price"]), "quantity": new.get("quantity") or item["quantity"] or 1}
+            )
+    following = phase(world, {"items": items}, end, "phases[1]")
+    schedule = make(
+        world, subscription["customer"], [first, following], subscription=subscription["id"], status="active"
+    )
+    _mark(schedule, first)
+    subscription["schedule"] = schedule["id"]
+    emit(world, f"{KIND}.created", schedule)
+    return schedule
+
+
 def begin(world: World, schedule: Obj, customer: Obj) -> None:
     """The first phase of a schedule that makes its own subscription."""
     first = schedule["phases"][0]

@@ -3,9 +3,9 @@
 from flask import Blueprint, redirect, render_template, request
 from flask.typing import ResponseReturnValue
 
-from sandbox import methods
+from sandbox import clock, methods, money
 from sandbox.api import world
-from sandbox.billing import changes, pending
+from sandbox.billing import changes, pending, schedules
 from sandbox.billing import subscriptions as life
 from sandbox.errors import ApiError, invalid
 from sandbox.events import emit
@@ -90,9 +90,45 @@ def _switch(here: World, session: Obj) -> None:
     if wanted not in _prices(here, session):
         raise invalid("This plan is not on offer.")
     item = life.items_of(here, subscription)[0]
-    behavior = _features(here, session)["subscription_update"]["proration_behavior"]
-    pending.change(here, subscription, [{"id": item["id"], "price": wanted}], {"proration_behavior": behavior})
+    _change(here, session, subscription, [{"id": item["id"], "price": wanted}])
+
+
+def _confirm(here: World, session: Obj) -> None:
+    """What the session was made for (`subscription_update_confirm`)."""
+    prepared = (session["flow"] or {}).get("subscription_update_confirm")
+    if not prepared:
+        raise invalid("There is nothing to confirm.")
+    _change(here, session, here.get("subscription", prepared["subscription"]), prepared["items"])
+
+
+def _change(here: World, session: Obj, subscription: Obj, wanted: list[Obj]) -> None:
+    """At once, or at the end of the period where the configuration says so for what costs less or lasts shorter."""
+    update = _features(here, session)["subscription_update"]
+    if _waits(here, subscription, wanted, update["schedule_at_period_end"]["conditions"]):
+        schedules.at_period_end(here, subscription, wanted)
+    else:
+        pending.change(here, subscription, wanted, {"proration_behavior": update["proration_behavior"]})
     emit(here, "customer.subscription.updated", subscription)
+
+
+def _waits(here: World, subscription: Obj, wanted: list[Obj], conditions: list[Obj]) -> bool:
+    kinds = {condition["type"] for condition in conditions or []}
+    items = {item["id"]: item for item in life.items_of(here, subscription)}
+    for one in wanted:
+        old = items.get(one.get("id", ""))
+        if old is None or "price" not in one:
+            continue
+        before, after = here.objects["price"][old["_price"]], here.ref("price", one["price"], "price")
+        cheaper = money.amount(after, one.get("quantity") or 1) < money.amount(before, old["quantity"] or 1)
+        lasts = [
+            clock.after(0, price["recurring"]["interval"], price["recurring"]["interval_count"])
+            for price in (before, after)
+        ]
+        if "shortening_interval" in kinds and lasts[1] < lasts[0]:
+            return True
+        if "decreasing_item_amount" in kinds and cheaper and lasts[0] == lasts[1]:
+            return True
+    return False
 
 
 ACTIONS = {
@@ -100,6 +136,7 @@ ACTIONS = {
     "cancel": ("subscription_cancel", _cancel),
     "resume": ("subscription_cancel", _resume),
     "switch": ("subscription_update", _switch),
+    "confirm": ("subscription_update", _confirm),
 }
 
 
@@ -115,6 +152,7 @@ def _page(here: World, session: Obj, done: str | None, message: str | None = Non
     return render_template(
         "portal.html",
         session=session,
+        flow=session["flow"],
         features=_features(here, session),
         customer=customer,
         method=methods.usual(here, customer),
@@ -133,8 +171,11 @@ def _price(here: World, price_id: str) -> Obj:
 
 def _shown(here: World, subscription: Obj) -> Obj:
     items = life.items_of(here, subscription)
+    schedule = schedules.of_subscription(here, subscription)
+    later = schedule["phases"][-1]["items"] if schedule and len(schedule["phases"]) > 1 else []
     return {
         "subscription": subscription,
+        "later": ", ".join(_price(here, item["price"])["product"]["name"] for item in later),
         "items": [_price(here, item["_price"]) | {"quantity": item["quantity"]} for item in items],
         "end": items[0]["current_period_end"],
         "over": is_over(subscription),

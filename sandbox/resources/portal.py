@@ -89,9 +89,28 @@ def create_session(world: World, params: Tree) -> Obj:
         customer=customer["id"],
         return_url=params.get("return_url", configuration["default_return_url"]),
         locale=params.get("locale"),
+        flow=_flow(world, params["flow_data"], customer) if "flow_data" in params else None,
     )
     session["url"] = f"{world.address}/p/session/{session['id']}"
     return shown(world, session, params)
+
+
+def _flow(world: World, given: Tree, customer: Obj) -> Obj:
+    """One thing to do, and where to go when it is done."""
+    kind = given["type"]
+    details = given.get(kind)
+    if kind != "payment_method_update":
+        if not details:
+            raise invalid(f"Missing required param: flow_data[{kind}].", f"flow_data[{kind}]", "parameter_missing")
+        param = f"flow_data[{kind}][subscription]"
+        if world.ref("subscription", details["subscription"], param)["customer"] != customer["id"]:
+            raise invalid("The subscription belongs to another customer.", param)
+    after = {"hosted_confirmation": None, "redirect": None, "type": "portal_homepage"}
+    kinds = dict.fromkeys(("subscription_cancel", "subscription_update", "subscription_update_confirm"))
+    flow = {"type": kind, "after_completion": after | given.get("after_completion", {})} | kinds
+    if details:
+        flow[kind] = {"discounts": None} | details if kind == "subscription_update_confirm" else details
+    return flow
 
 
 def default_configuration(world: World) -> Obj:

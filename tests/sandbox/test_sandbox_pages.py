@@ -188,6 +188,44 @@ def test_portal_switches_plans_as_it_is_configured(shop: Shop) -> None:
     assert "does not allow" in visit(url, action="cancel", subscription=subscription.id).text
 
 
+def test_portal_plans_less_for_the_end_of_the_period(shop: Shop) -> None:
+    subscription, cheap = shop.subscribe(shop.price(9900)), shop.price(2900, product_data={"name": "Small"})
+    update: Any = {
+        "enabled": True,
+        "default_allowed_updates": ["price"],
+        "products": [{"product": str(cheap.product), "prices": [cheap.id]}],
+        "proration_behavior": "always_invoice",
+        "schedule_at_period_end": {"conditions": [{"type": "decreasing_item_amount"}]},
+    }
+    configuration = shop.api.billing_portal.configurations.create({"features": {"subscription_update": update}})
+    url = portal(shop, subscription, configuration=configuration.id)
+    changed = visit(url, action="switch", subscription=subscription.id, price=cheap.id)
+    assert "Changes to Small on 28 Feb 2026" in changed.text
+    assert shop.api.subscriptions.retrieve(subscription.id)["items"].data[0].price.unit_amount == 9900
+    shop.control.advance(days=29)
+    assert [invoice.total for invoice in shop.invoices(subscription)] == [9900, 2900]
+
+
+def test_portal_session_made_for_one_thing(shop: Shop) -> None:
+    subscription, dear = shop.subscribe(), shop.price(9900)
+    feature: Any = {"enabled": True, "default_allowed_updates": ["price"], "products": [], "proration_behavior": "none"}
+    features: Any = {"subscription_update": feature}
+    configuration = shop.api.billing_portal.configurations.create({"features": features})
+    items = [{"id": subscription["items"].data[0].id, "price": dear.id}]
+    flow = {
+        "type": "subscription_update_confirm",
+        "subscription_update_confirm": {"subscription": subscription.id, "items": items},
+        "after_completion": {"type": "redirect", "redirect": {"return_url": "http://shop.example/done"}},
+    }
+    url = portal(shop, subscription, configuration=configuration.id, flow_data=flow)
+    assert ("action", "confirm") in visit(url).html.buttons
+    assert visit(url, action="confirm").url == "http://shop.example/done"
+    assert shop.api.subscriptions.retrieve(subscription.id)["items"].data[0].price.id == dear.id
+    card = visit(portal(shop, subscription, flow_data={"type": "payment_method_update"}))
+    assert "Renews" not in card.text
+    assert "number" in card.html.fields
+
+
 def test_portal_of_one_customer_never_changes_anothers_plan(shop: Shop) -> None:
     mine, theirs = shop.subscribe(), shop.subscribe()
     assert "No such subscription" in visit(portal(shop, mine), action="cancel", subscription=theirs.id).error

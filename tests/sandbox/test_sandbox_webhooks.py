@@ -64,6 +64,13 @@ def test_again_until_somebody_takes_it(shop: Shop, receiver: Receiver) -> None:
     assert (parcel["state"], parcel["attempts"]) == ("delivered", 4)
 
 
+def test_a_redirect_is_no_yes(shop: Shop, receiver: Receiver) -> None:
+    receiver.answers = [302]
+    shop.customer(card=None)
+    shop.control.drain(retries=True)
+    assert shop.control.deliveries()[0]["attempts"] == 2
+
+
 def test_given_up_and_sent_by_hand(shop: Shop, receiver: Receiver) -> None:
     shop.control.modes(retry=False)
     receiver.answers = [500]
