@@ -47,6 +47,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "post_stripe_customer": {},
     "post_stripe_checkout": {"credits": 1000, "success_path": "/usage"},
     "post_stripe_setup_intent": {},
+    "post_stripe_subscription": {"tier": "team", "interval": "month"},
+    "post_stripe_subscription_resume": {},
     "post_stripe_portal": {"return_path": "/billing"},
     "post_accounts": {"external_id": "acme", "name": "Acme Vision", "email": "owner@acme.example"},
     "patch_accounts_ref": {"name": "Acme Vision Ltd"},

@@ -301,7 +301,7 @@ class Tries:
         if account is None and self.call.names == "body":
             body = simplejson.loads(simplejson.dumps(body).replace("victims-", "own-"))
         if account is not None and self.call.names == "query":
-            path += f"?account={account}"
+            path += f"{'&' if '?' in path else '?'}account={account}"
         elif account is not None and self.call.names == "body":
             body = {**body, "account": account}
         return api(self.method, path, body)
