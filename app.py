@@ -25,6 +25,7 @@ from blueprints.auth import pages as auth_pages
 from blueprints.checkout import api as checkout_api
 from blueprints.checkout import billing as billing_pages
 from blueprints.checkout import pages as checkout_pages
+from blueprints.controls import alerts_api
 from blueprints.controls import api as controls_api
 from blueprints.pricing import api as pricing_api
 from blueprints.pricing import pages as pricing_pages
@@ -71,6 +72,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         usage_api,
         statement_api,
         controls_api,
+        alerts_api,
         checkout_api,
         pricing_api,
     )

@@ -40,7 +40,10 @@ class InsufficientCredits(SpillwayError):
 
 
 class CapReached(SpillwayError):
+    """`cap_occasion` is the cap itself, whoever it refused: what the account is told once about in each window."""
+
     status, code, title = 402, "cap_reached", "A spending cap is reached"
+    cap_occasion: str | None = None
 
 
 class PaymentPastDue(SpillwayError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import errors
+from models.alert import AlertKind
 
 Schema = dict[str, Any]
 
@@ -297,7 +298,7 @@ ANSWERS: dict[str, Schema] = {
                     "enough_history": _BOOLEAN,
                 }
             ),
-            "alerts": {"type": "array", "items": {"type": "object"}},
+            "alerts": {"type": "array", "items": {"$ref": "#/components/schemas/Alert"}},
             "as_of": _TIME,
         }
     ),
@@ -447,6 +448,20 @@ ANSWERS: dict[str, Schema] = {
         }
     ),
     "InvoiceList": _list("Invoice"),
+    "Alert": _object(
+        {
+            "id": _STRING,
+            "account": _STRING,
+            "kind": {"type": "string", "enum": [kind.value for kind in AlertKind]},
+            "threshold": _maybe(_INTEGER),
+            "message": _STRING,
+            "details": {"type": "object"},
+            "standing": _BOOLEAN,
+            "created_at": _TIME,
+            "dismissed_at": _maybe(_TIME),
+        }
+    ),
+    "AlertList": _list("Alert"),
     "Controls": _object(
         {
             "overage": _object({"enabled": _BOOLEAN, "cap_amount": _maybe(_INTEGER)}),

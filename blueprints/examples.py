@@ -7,7 +7,8 @@ from typing import Any
 _NOW, _START, _END = "2026-11-21T10:00:00Z", "2026-11-01T09:30:00Z", "2026-12-01T09:30:00Z"
 _ACCOUNT, _LOT, _GRANT = "acc_p3s29hq7d5mw81kz", "lot_01m7ykmvy9a8mpvp7c0zkfx", "lot_01m7ykmvx8327qjxggnkfvv"
 _RECORD, _HOLD, _TOKEN = "use_01m7ykmvz6ngtjpgf42k5f9", "hld_01m7ykmw2c80bfkdk9fct0y", "tok_gbf6r8kmw7zh41w4"
-PATHS = {"ref": "acme", "record_id": _RECORD, "hold_id": _HOLD, "token_id": _TOKEN}
+_ALERT_ID = "alt_01m7ykmw1b3yq0e9x5t8s6k"
+PATHS = {"ref": "acme", "record_id": _RECORD, "hold_id": _HOLD, "token_id": _TOKEN, "alert_id": _ALERT_ID}
 """A value for each parameter of a path."""
 
 _WORK: dict[str, Any] = {
@@ -40,6 +41,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "post_holds_hold_id_capture": {"credits": 31.25, "operation": "video_minute"},
     "post_holds_hold_id_release": {},
     "post_tokens": {"name": "backend", "scopes": ["read", "write"], "cap": 1000},
+    "post_alerts_alert_id_dismiss": {},
     "put_controls": {
         "caps": [{"scope": "subject", "window": "day", "credits": 500}],
         "alert_thresholds": [50, 90],
@@ -240,6 +242,17 @@ PROBLEM = {
     "required": 100_000,
     "available": 25_097,
 }
+_ALERT = {
+    "id": _ALERT_ID,
+    "account": _ACCOUNT,
+    "kind": "allowance",
+    "threshold": 70,
+    "message": "70 % of this period's allowance of 25,000 credits is used.",
+    "details": {"used": 17_500, "included": 25_000},
+    "standing": True,
+    "created_at": _NOW,
+    "dismissed_at": None,
+}
 _DAY = {"credits": 1.5, "records": 1, "cost": 0.023, "groups": {"document_page": 1.5}}
 _EMPTY_DAY: dict[str, Any] = {"credits": 0, "records": 0, "cost": 0, "groups": {}}
 
@@ -385,6 +398,8 @@ ANSWERS: dict[str, Any] = {
     "NewToken": _TOKEN_ROW | {"token": "spw_gbf6r8kmw7zh41w4…"},
     "TokenList": _list(_TOKEN_ROW),
     "Plans": _PLANS,
+    "Alert": _ALERT,
+    "AlertList": _list(_ALERT),
     "Controls": {
         "overage": {"enabled": False, "cap_amount": None},
         "caps": [

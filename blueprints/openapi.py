@@ -60,6 +60,7 @@ TAGS = {
     "subscription": "Buying",
     "invoices": "Buying",
     "controls": "Controls and alerts",
+    "alerts": "Controls and alerts",
     "accounts": "Accounts",
     "openapi": "This document",
 }

@@ -15,7 +15,7 @@ import database
 import metrics
 from extensions import db
 from models.operation import JobRun
-from services import credits, holds, mailer, pruning
+from services import credits, holds, mailer, pruning, spikes
 from services.stripe import catalog as stripe_catalog
 from services.stripe import customers, gateway, inbox, reconcile, subscriptions
 
@@ -81,6 +81,7 @@ JOBS = {
         Job("retry-inbox", 30, inbox.retry_due),
         Job("reconcile", 86400, lambda _by_hand: _reconcile(), hour=3),
         Job("dunning", 60, lambda _by_hand: subscriptions.dun_due()),
+        Job("spike-alerts", 600, lambda _by_hand: spikes.look()),
         Job("send-outbox", 15, mailer.send_due),
         Job("prune", 3600, lambda _by_hand: pruning.prune()),
     )

@@ -34,6 +34,7 @@ class Account(Base):
 
     `period_start`/`period_end` mirror the current subscription's period, so that spending reads one row.
     `controls` are the account's caps, thresholds and agreements as JSON (services/agreed.py), null for none.
+    `topped_up` is how many credits last came by a purchase, a grant, or as the free plan's allowance, in which lot.
     `rates` are negotiated rates as JSON (`{"chat@gpt": "per_unit=2"}`), null for the catalog's. `free_allowance`: the
     free plan's monthly credits come to it; a person has them on one account, however many they open.
     `requests_per_minute` is what a subscriber of Stripe subscribed to (0: no limit); null: the catalog's plan says.
@@ -62,6 +63,8 @@ class Account(Base):
     period_end: Mapped[datetime] = mapped_column(UtcDateTime)
     rates: Mapped[str | None] = mapped_column(Text)
     controls: Mapped[str | None] = mapped_column(Text)
+    topped_up: Mapped[Micros] = mapped_column(default=0, server_default=text("0"))
+    topped_up_lot: Mapped[Id | None]
     free_allowance: Mapped[bool] = mapped_column(default=True, server_default=text("true"))
     requests_per_minute: Mapped[int | None] = mapped_column(Integer)
     seq: Mapped[int] = mapped_column(BigInteger, default=0)

@@ -68,7 +68,7 @@ class Lot(Base):
         CheckConstraint("kind <> 'allowance' OR expires_at IS NOT NULL", name="allowance_expires"),
         UniqueConstraint("source_key"),
         UniqueConstraint("account_id", "idempotency_key"),
-        partial_index("ix_lots_open", "account_id", where="open"),
+        partial_index("ix_lots_open", "account_id", where="open OR current"),
         partial_index("ix_lots_expiring", "expires_at", where="open"),
         Index("ix_lots_account_id", "account_id", "kind", "created_at"),
         {"postgresql_with": {"fillfactor": "80"}},

@@ -91,7 +91,7 @@ def _kind_sum(row: Sequence[Any]) -> tuple[str, int]:
 def _is_due(book: Book) -> bool:
     """Whether a writer would first have to write expiries or a renewal."""
     ended = book.account.period_end <= book.now and not book.account.is_closed
-    return ended or any(lot.expires_at and lot.expires_at <= book.now for lot in book.lots.values())
+    return ended or any(lot.remaining and lot.expires_at and lot.expires_at <= book.now for lot in book.lots.values())
 
 
 def refresh(account_id: str) -> None:

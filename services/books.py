@@ -6,6 +6,7 @@ Amounts are micro-credits; `change` is signed.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -20,7 +21,7 @@ from models.usage import SubjectHour, UsageHour, UsageRecord
 from rows import Rows
 from services import agreed, waterfall
 from services.agreed import Controls
-from services.catalog import Catalog
+from services.catalog import FREE, Catalog
 
 ACCOUNTS = Rows(Account)
 LOTS = Rows(Lot)
@@ -38,6 +39,23 @@ Cause = tuple[str, str]
 """Type and id of what caused an entry."""
 Place = tuple[str, str, str, datetime]
 """Scope, key, window and start of a cap counter."""
+
+
+TOP_UPS = {Reason.PURCHASE, Reason.GRANT, Reason.SIGNUP}
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """How full the account is. `allowance` is the first lot of the running allowance, `used` what was used of it.
+
+    `top_up` is the last one; `remaining` is in all lots.
+    """
+
+    allowance: str | None
+    included: int
+    used: int
+    remaining: int
+    top_up: int
 
 
 class Book:
@@ -67,7 +85,10 @@ class Book:
         self.added_hours: dict[tuple[Any, ...], UsageHour] = {}
         self.added_subject_hours: dict[tuple[Any, ...], SubjectHour] = {}
         self.account_changed = False
+        self.topped_up = False
         self._order: list[Lot] | None = None
+        self.before: Level | None = None
+        """How full it was when it was read; None for an account that is just being made."""
 
     def add_loaded_lot(self, lot: Lot) -> Lot:
         """Take in a lot read from the database. Exhausted lots are read only where they are needed."""
@@ -78,6 +99,16 @@ class Book:
         return self.lots[lot.id]
 
     # What there is
+
+    def level(self) -> Level:
+        """How full it is now. Exhausted lots of the running allowance are always read."""
+        first, included, left = None, 0, 0
+        for lot in self.lots.values():
+            if lot.current and lot.kind == Kind.ALLOWANCE:
+                first = lot.id if first is None else min(first, lot.id)
+                included += lot.issued - lot.removed
+                left += lot.remaining
+        return Level(first, included, included - left, self.remaining, self.account.topped_up)
 
     @property
     def remaining(self) -> int:
@@ -179,6 +210,10 @@ class Book:
         self.lots[lot.id] = lot
         self.new_lots.append(lot)
         self.post(lot, amount, reason, cause)
+        free = reason is Reason.ALLOWANCE and self.account.plan == FREE and not self.totals[Kind.PURCHASED]
+        if reason in TOP_UPS or free:
+            self.account.topped_up, self.account.topped_up_lot = amount, lot.id
+            self.topped_up = True
         return lot
 
     def take_back(self, lot: Lot, amount: int, reason: Reason, cause: Cause, at: datetime | None = None) -> None:

@@ -61,7 +61,7 @@ def resets_at(book: Book, window: str) -> datetime:
 
 
 def _reached(book: Book, cap: Cap, key: str, used: int) -> CapReached:
-    return CapReached(
+    error = CapReached(
         f"{_NAMED[cap.scope]} cap of {to_credits(cap.credits)} credits per {cap.window} is reached.",
         cap={
             "scope": cap.scope,
@@ -72,3 +72,5 @@ def _reached(book: Book, cap: Cap, key: str, used: int) -> CapReached:
         },
         resets_at=resets_at(book, cap.window),
     )
+    error.cap_occasion = f"{cap.scope}:{cap.key}:{cap.window}:{cap.credits}"
+    return error

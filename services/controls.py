@@ -19,11 +19,12 @@ import settings
 from amounts import to_credits
 from errors import AccountClosed, Forbidden, OverageUnavailable, StripeNotConfigured, ValidationError
 from models.account import Account
+from models.alert import AlertKind
 from models.credit import CapCounter, LedgerEntry, Reason
 from models.token import Token
 from models.usage import UsageRecord
 from rows import run
-from services import accounts, agreed, catalog, credits, usage
+from services import accounts, agreed, alerts, catalog, credits, usage
 from services.agreed import AutoTopUp, Cap, Controls, Overage
 from services.books import SUBSCRIPTIONS, Book
 
@@ -93,6 +94,8 @@ def put(account_id: str, wanted: dict[str, Any], *, by_operator: bool) -> dict[s
         if after != before:
             book.account.controls = after.to_json()
             conn.execute(update(Account).where(Account.id == account_id).values(controls=book.account.controls))
+            if after.caps != before.caps:
+                alerts.settle(conn, account_id, AlertKind.CAP_REACHED)
             for cap in _uncounted(before.caps, after.caps):
                 _recount(conn, book, cap)
     return render(after)

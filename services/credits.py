@@ -24,7 +24,7 @@ from models.account import Account, AccountStatus
 from models.credit import CapCounter, Lot
 from models.token import Token
 from rows import Statement, run
-from services import agreed, catalog, limits, plans
+from services import agreed, catalog, crossings, limits, plans
 from services.books import (
     ACCOUNTS,
     COUNTERS,
@@ -43,6 +43,20 @@ _LAST_USED_STEP = 60
 """Seconds between two updates of a token's last-used time."""
 
 
+_ACCOUNT = (
+    "subscription_id",
+    "plan",
+    "period_start",
+    "period_end",
+    "rates",
+    "seq",
+    "unfunded",
+    "debt",
+    "overage",
+    "requests_per_minute",
+)
+"""What spending and plans change of an account's row."""
+_TOP_UP = ("topped_up", "topped_up_lot")
 _LONGEST_PERIOD = timedelta(days=800)
 """No period began longer ago; a trial may last two years."""
 
@@ -136,7 +150,7 @@ def questions(
     accounts, tokens = sorted(set(account_ids)), list(wanted.token_ids)
     questions = [
         ACCOUNTS.select(where, "id IN ? ORDER BY id" + (" FOR UPDATE" if lock else ""), accounts),
-        LOTS.select(where, "account_id IN ? AND open", accounts),
+        LOTS.select(where, "account_id IN ? AND (open OR current)", accounts),
         HOLDS.select(where, "account_id IN ? AND state = 'open'", accounts),
     ]
     if tokens:
@@ -185,6 +199,8 @@ def assemble(
         by_id[record.account_id].records[record.idempotency_key] = record
     if wanted.counted:
         _add_counters(by_id, wanted.counted, next(found))
+    for book in by_id.values():
+        book.before = book.level()
     return by_id, tokens
 
 
@@ -248,22 +264,10 @@ def _write(conn: Connection, books: Books) -> None:
     sums = ("records", "charged", "cost")
     add([hour for book in all_books for hour in book.added_hours.values()], HOURS.add, sums)
     add([hour for book in all_books for hour in book.added_subject_hours.values()], SUBJECT_HOURS.add, sums)
-    add(
-        [book.account for book in all_books if book.account_changed],
-        ACCOUNTS.update,
-        (
-            "subscription_id",
-            "plan",
-            "period_start",
-            "period_end",
-            "rates",
-            "seq",
-            "unfunded",
-            "debt",
-            "overage",
-            "requests_per_minute",
-        ),
-    )
+    changed = [book for book in all_books if book.account_changed]
+    columns = (*_ACCOUNT, *_TOP_UP) if any(book.topped_up for book in changed) else _ACCOUNT
+    add([book.account for book in changed], ACCOUNTS.update, columns)
+    statements += crossings.writes(conn, all_books)
     add(_used_tokens(books), TOKENS.update, ("last_used_at",))
     if statements:
         run(conn, statements)

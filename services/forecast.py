@@ -12,7 +12,7 @@ import database
 from amounts import MICRO, to_credits
 from models.usage import UsageRecord
 from rows import run
-from services import balances, plans, summaries
+from services import alerts, balances, plans, summaries
 from services.books import SUBSCRIPTIONS
 from services.usage import AHEAD
 
@@ -50,7 +50,7 @@ def stats(account_id: str) -> dict[str, Any]:
             "runs_out": _runs_out(now, available, rates, renewal=end if renews else None),
             "enough_history": bool(rates),
         },
-        "alerts": [],
+        "alerts": [alerts.render(alert, now) for alert in alerts.standing(account_id)],
         "as_of": now,
     }
 
@@ -73,10 +73,10 @@ def used_in_period(account_id: str, start: datetime, now: datetime) -> int:
     )
     with database.snapshot() as conn:
         moved = int(conn.scalar(backdated) or 0) - int(conn.scalar(before) or 0)
-    return moved + sum(_daily(account_id, start, now).values())
+    return moved + sum(daily(account_id, start, now).values())
 
 
-def _daily(account_id: str, start: datetime, now: datetime) -> dict[datetime, int]:
+def daily(account_id: str, start: datetime, now: datetime) -> dict[datetime, int]:
     """Micro-credits charged per UTC day from `start`, what is dated a little ahead included."""
     end = (now + AHEAD).replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
     found = summaries.summary(account_id, start, end, "day", "source")["data"]
@@ -86,14 +86,14 @@ def _daily(account_id: str, start: datetime, now: datetime) -> dict[datetime, in
 def _rates(account_id: str, now: datetime) -> list[Decimal]:
     """Micro-credits per day over each window, or nothing where the history is too short to tell."""
     today = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    daily = _daily(account_id, today - (_WINDOWS[-1] - 1) * _DAY, now)
-    used = [day for day, charged in daily.items() if charged]
+    by_day = daily(account_id, today - (_WINDOWS[-1] - 1) * _DAY, now)
+    used = [day for day, charged in by_day.items() if charged]
     if not used or now - used[0] < _ENOUGH * _DAY:
         return []
     rates = []
     for window in _WINDOWS:
         since = max(used[0], today - (window - 1) * _DAY)
-        total = sum(charged for day, charged in daily.items() if day >= since)
+        total = sum(charged for day, charged in by_day.items() if day >= since)
         rates.append(total / _days(now - since))
     return rates
 

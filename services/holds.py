@@ -13,11 +13,11 @@ import clock
 import database
 import ids
 from amounts import to_credits
-from errors import HoldNotOpen, NotFound, SpillwayError, ValidationError
+from errors import CapReached, HoldNotOpen, NotFound, SpillwayError, ValidationError
 from extensions import db
 from models.credit import Hold, HoldState
 from rows import run
-from services import accounts, balances, credits, grants, tokens, usage
+from services import accounts, alerts, balances, credits, grants, tokens, usage
 from services.books import HOLDS, Book
 from services.credits import Spender, Wanted
 from services.tokens import Caller, Presented
@@ -39,12 +39,22 @@ def render(hold: Hold, now: datetime) -> dict[str, Any]:
     }
 
 
-@database.retrying
 def create(
     presented: Presented, account_ref: str | None, request: UsageRequest, ttl_seconds: int
 ) -> tuple[dict[str, Any], bool]:
     """Set credits aside. The answer and whether it is a replay. Refused as usage would be."""
     account_id = _locate(presented, account_ref)
+    try:
+        return _create(presented, account_id, request, ttl_seconds)
+    except CapReached as refusal:
+        alerts.note_refusals([(account_id, refusal)])
+        raise
+
+
+@database.retrying
+def _create(
+    presented: Presented, account_id: str, request: UsageRequest, ttl_seconds: int
+) -> tuple[dict[str, Any], bool]:
     canonical = _canonical(request, ttl_seconds)
     with credits.locked([account_id], _wanted(presented, account_id, request.subject)) as books:
         book = books[account_id]
@@ -124,7 +134,6 @@ def release(hold_id: str, own_account: str | None) -> dict[str, Any]:
         return render(hold, book.now) | {"balance": balances.short_balance(book)}
 
 
-@database.retrying
 def extend(
     presented: Presented,
     hold_id: str,
@@ -138,7 +147,22 @@ def extend(
     Raises NotFound, HoldNotOpen, ValidationError for a lower amount, and what refuses usage for the difference.
     """
     found = find(hold_id, own_account)
-    account_id, subject = found.account_id, found.subject
+    try:
+        return _extend(presented, found.id, found.account_id, found.subject, ttl_seconds, amount)
+    except CapReached as refusal:
+        alerts.note_refusals([(found.account_id, refusal)])
+        raise
+
+
+@database.retrying
+def _extend(
+    presented: Presented,
+    hold_id: str,
+    account_id: str,
+    subject: str | None,
+    ttl_seconds: int | None,
+    amount: int | None,
+) -> dict[str, Any]:
     with credits.locked([account_id], _wanted(presented, account_id, subject)) as books:
         book = books[account_id]
         caller = tokens.check(books.tokens.get(presented.token_id), presented, "write", book.now)

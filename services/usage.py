@@ -34,7 +34,7 @@ from models.account import AccountStatus
 from models.credit import Hold, HoldState, Kind, Reason
 from models.usage import UsageRecord
 from rows import run
-from services import accounts, caps, credits, rates, tokens, waterfall
+from services import accounts, alerts, caps, credits, rates, tokens, waterfall
 from services.books import HOLDS, RECORDS, Book
 from services.credits import Books, Spender, Wanted
 from services.merging import Merger
@@ -111,6 +111,7 @@ def spend(items: Sequence[Item]) -> list[Outcome]:
             outcome.error = _token_first(item, error)
     if located:
         _spend_located(located)
+        alerts.note_refusals((item.account_id, outcome.error) for item, outcome in located)
     return outcomes
 
 

@@ -7,6 +7,7 @@ asks for something real.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -22,7 +23,8 @@ from werkzeug.test import TestResponse
 import clock
 import database
 from models.account import Membership, Role
-from services import invitations, members
+from models.alert import AlertKind
+from services import alerts, invitations, members
 from tests import factories, html
 from tests.factories import Answer, Api
 
@@ -76,6 +78,8 @@ API: dict[str, Call] = {
     "PUT /api/v1/controls": Call(
         "billing", body={"caps": [{"scope": "account", "window": "period", "credits": 1_000_000}]}, names="body"
     ),
+    "GET /api/v1/alerts": Call("read"),
+    "POST /api/v1/alerts/<alert_id>/dismiss": Call("billing", "/alerts/{alert}/dismiss", {}, names="path"),
     "GET /api/v1/ledger": Call("read"),
     "GET /api/v1/statement": Call("read"),
     "GET /api/v1/statement.csv": Call("read"),
@@ -226,6 +230,8 @@ class Victim:
             return self.account_id if kind == "account" else self.owner_id
         if kind == "invitation":
             return self._invitation()
+        if kind == "alert":
+            return self._alert()
         if kind == "token":
             return str(self._token(["read"])["id"])
         path, body = {"record": ("/usage", USAGE), "hold": ("/holds", {"credits": 1})}[kind]
@@ -237,6 +243,12 @@ class Victim:
             invitations.invite(self.account_id, self.owner_id, guest, Role.MEMBER)
             return next(one.id for one in invitations.waiting(self.account_id) if one.email == guest)
 
+    def _alert(self) -> str:
+        occasion = uuid.uuid4().hex
+        with self.app.app_context():
+            alerts.raise_now(self.account_id, AlertKind.PAYMENT_FAILED, occasion, {"invoice": "victims-invoice"})
+            return alerts.listing(self.account_id, 1)[0].id
+
     def _token(self, scopes: list[str]) -> Any:
         return self._made("/tokens", {"name": "victims-token", "scopes": scopes})
 
@@ -247,7 +259,7 @@ class Victim:
 
     def state(self) -> str:
         """Everything an intruder could have changed."""
-        paths = ("/balance", "/ledger", "/tokens", "/usage/records", "/holds", "/controls")
+        paths = ("/balance", "/ledger", "/tokens", "/usage/records", "/holds", "/controls", "/alerts")
         told = [self.operator.get(f"{path}?account={self.account_id}").json for path in paths]
         told[0].pop("as_of")
         told.append(self.operator.get(f"/accounts/{self.account_id}").json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any
@@ -16,6 +17,8 @@ from schemathesis.checks import CHECKS
 from schemathesis.engine import from_schema
 from schemathesis.engine.events import NonFatalError, ScenarioFinished
 
+from models.alert import AlertKind
+from services import alerts
 from tests import factories
 from tests.factories import Api
 
@@ -37,6 +40,7 @@ class World:
     """An app with an account, and objects that requests may hit."""
 
     def __init__(self, app: Flask, holder: str) -> None:
+        self.app = app
         self.account = factories.account(app, "acme", credits=1_000_000_000, included=1_000)
         factories.account(app, "spare")
         self.operator = Api(app, factories.service_token(app))
@@ -54,8 +58,14 @@ class World:
             "ref": ["acme", self.account],
             "record_id": [self._made("/usage") for _ in range(2)],
             "hold_id": [self._made("/holds") for _ in range(4)],
+            "alert_id": [self._alert() for _ in range(2)],
             "token_id": [self._made("/tokens", name="x", scopes=["read"])],
         }
+
+    def _alert(self) -> str:
+        with self.app.app_context():
+            alerts.raise_now(self.account, AlertKind.PAYMENT_FAILED, uuid.uuid4().hex, {})
+            return alerts.listing(self.account, 1)[0].id
 
     def _made(self, path: str, **body: Any) -> str:
         answer = self.operator.post(path, {"account": "acme"} | (body or {"credits": 1}))

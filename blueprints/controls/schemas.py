@@ -7,7 +7,8 @@ from typing import Any
 from marshmallow import fields, post_load
 
 from blueprints.fields import AccountRef, Choice, Credits, StrictBoolean, StrictInteger, StrictSchema, Text
-from services import agreed
+from blueprints.usage.schemas import ListQuery
+from services import agreed, alerts
 
 
 class CapSchema(StrictSchema):
@@ -54,3 +55,11 @@ class ControlsSchema(StrictSchema):
     def keep(self, data: dict[str, Any], **_kwargs: Any) -> dict[str, Any]:
         """An account that is not named is not there at all."""
         return {name: value for name, value in data.items() if value is not None}
+
+
+class AlertListQuery(ListQuery):
+    state = Choice(
+        *alerts.STATES,
+        load_default="open",
+        metadata={"description": "`open`: all that were not dismissed; `standing`: those that are true now."},
+    )

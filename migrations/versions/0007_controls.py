@@ -1,7 +1,7 @@
 """What customers set for themselves: caps, alerts, notifications; and what the operator's product is told.
 
-Revision 0007, after 0006. The new column may be null and the new tables are empty: nothing waits for them, and the
-release before runs on beside them.
+Revision 0007, after 0006. The new columns are null or constant and the new tables are empty: the release before runs on
+beside them. The index of open lots is made anew, which takes a moment where there are millions of lots.
 """
 
 from __future__ import annotations
@@ -9,16 +9,61 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from models import types
+
 revision = "0007"
 down_revision = "0006"
 branch_labels = None
 depends_on = None
 
 
+_KINDS = "kind IN ('allowance','low_balance','spike','cap_reached','payment_failed','card_expiring')"
+_TOP_UPS = "reason IN ('purchase','grant','signup') AND change > 0"
+_LAST_TOP_UP = f"""UPDATE accounts SET topped_up = e.change, topped_up_lot = e.lot_id FROM ledger_entries e
+    WHERE e.account_id = accounts.id AND e.seq = (
+        SELECT max(seq) FROM ledger_entries WHERE account_id = accounts.id AND reason <> 'usage' AND {_TOP_UPS}
+    )"""  # noqa: S608
+
+
 def upgrade() -> None:
     op.add_column("accounts", sa.Column("controls", sa.Text(), nullable=True))
+    op.add_column("accounts", sa.Column("topped_up", sa.BigInteger(), server_default=sa.text("0"), nullable=False))
+    op.add_column("accounts", sa.Column("topped_up_lot", types.id_type(), nullable=True))
+    op.execute(_LAST_TOP_UP)
+    _index_lots("open OR current")
+    op.create_table(
+        "alerts",
+        sa.Column("account_id", types.id_type(), nullable=False),
+        sa.Column("occasion", sa.String(length=160), nullable=False),
+        sa.Column("id", types.id_type(), nullable=False),
+        sa.Column("kind", sa.String(length=30), nullable=False),
+        sa.Column("threshold", sa.Integer(), nullable=True),
+        sa.Column("details", sa.Text(), nullable=False),
+        sa.Column("created_at", types.UtcDateTime(), nullable=False),
+        sa.Column("ends_at", types.UtcDateTime(), nullable=True),
+        sa.Column("ended_at", types.UtcDateTime(), nullable=True),
+        sa.Column("dismissed_at", types.UtcDateTime(), nullable=True),
+        sa.Column("told_at", types.UtcDateTime(), nullable=True),
+        sa.CheckConstraint(_KINDS, name=op.f("ck_alerts_kind")),
+        sa.CheckConstraint("(kind = 'allowance') = (threshold IS NOT NULL)", name=op.f("ck_alerts_threshold")),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_alerts_account_id_accounts")),
+        sa.PrimaryKeyConstraint("account_id", "occasion", name=op.f("pk_alerts")),
+        sa.UniqueConstraint("id", name=op.f("uq_alerts_id")),
+    )
+    op.create_index("ix_alerts_created_at", "alerts", ["account_id", "created_at", "id"])
+    untold = sa.text("told_at IS NULL")
+    op.create_index("ix_alerts_untold", "alerts", ["created_at"], sqlite_where=untold, postgresql_where=untold)
+
+
+def _index_lots(where: str) -> None:
+    op.drop_index("ix_lots_open", "lots")
+    text = sa.text(where)
+    op.create_index("ix_lots_open", "lots", ["account_id"], sqlite_where=text, postgresql_where=text)
 
 
 def downgrade() -> None:
-    with op.batch_alter_table("accounts") as table:
-        table.drop_column("controls")
+    op.drop_table("alerts")
+    _index_lots("open")
+    op.drop_column("accounts", "topped_up_lot")
+    op.drop_column("accounts", "topped_up")
+    op.drop_column("accounts", "controls")

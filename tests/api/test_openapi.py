@@ -236,6 +236,10 @@ def test_requests_and_answers_are_as_it_says(sqlite_app: Flask, document: Any) -
     told(200, "POST", f"/holds/{other['id']}/release")
     told(200, "GET", "/holds?account=acme&state=captured")
     told(200, "GET", "/ledger?account=acme&limit=2")
+    told(200, "POST", "/accounts/acme/plan", {"tier": "enterprise", "included_credits": 10})
+    told(201, "POST", "/usage", acme | {"credits": 7})
+    alert = told(200, "GET", "/alerts?account=acme")["data"][0]
+    told(200, "POST", f"/alerts/{alert['id']}/dismiss", {})
     controls = told(200, "GET", "/controls?account=acme")
     told(200, "PUT", "/controls", acme | controls)
     told(200, "GET", "/purchases?account=acme&limit=2")

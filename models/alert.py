@@ -1,0 +1,56 @@
+"""What an account is told about its credits and payments, once for each occasion."""
+
+from __future__ import annotations
+
+import enum
+from datetime import datetime
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, Integer, String, Text, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.base import Base, Id, partial_index
+from models.types import UtcDateTime
+
+
+class AlertKind(enum.StrEnum):
+    ALLOWANCE = "allowance"
+    """A threshold of the period's allowance is used."""
+    LOW_BALANCE = "low_balance"
+    SPIKE = "spike"
+    CAP_REACHED = "cap_reached"
+    PAYMENT_FAILED = "payment_failed"
+    CARD_EXPIRING = "card_expiring"
+
+
+class Alert(Base):
+    """`occasion` names what the account is told once about, whoever notices it and however often.
+
+    It stands until it is dismissed, until `ends_at`, or until it is no longer true (`ended_at`). `details` is JSON;
+    `told_at` is when mails and messages about it were written.
+    """
+
+    __tablename__ = "alerts"
+    __table_args__ = (
+        CheckConstraint(
+            "kind IN ('allowance','low_balance','spike','cap_reached','payment_failed','card_expiring')", name="kind"
+        ),
+        CheckConstraint("(kind = 'allowance') = (threshold IS NOT NULL)", name="threshold"),
+        UniqueConstraint("id"),
+        Index("ix_alerts_created_at", "account_id", "created_at", "id"),
+        partial_index("ix_alerts_untold", "created_at", where="told_at IS NULL"),
+    )
+
+    account_id: Mapped[Id] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
+    occasion: Mapped[str] = mapped_column(String(160), primary_key=True)
+    id: Mapped[Id]
+    kind: Mapped[str] = mapped_column(String(30))
+    threshold: Mapped[int | None] = mapped_column(Integer)
+    details: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    ends_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    dismissed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    told_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+    def stands(self, now: datetime) -> bool:
+        return self.dismissed_at is None and self.ended_at is None and (self.ends_at is None or self.ends_at > now)
