@@ -219,7 +219,9 @@ def _curl(method: str, path: str, operation: dict[str, Any], content: dict[str, 
     for parameter in operation["parameters"]:
         if parameter["in"] == "path":
             path = path.replace(f"{{{parameter['name']}}}", parameter["example"])
-    parts = [f"curl {'' if method == 'GET' else f'-X {method} '}{settings.current().public_url}/api/v1{path}"]
+        elif parameter["in"] == "query" and parameter["required"]:
+            path += f"{'&' if '?' in path else '?'}{parameter['name']}={parameter['example']}"
+    parts = [_address(method, path)]
     if "x-scope" in operation:
         parts.append(f"-H 'Authorization: Bearer {_SECRET}'")
     if content is not None and content["example"]:
@@ -228,6 +230,12 @@ def _curl(method: str, path: str, operation: dict[str, Any], content: dict[str, 
         parts.append("-H 'Content-Type: application/json'")
         parts.append("-d " + _quoted(jsonio.dumps(content["example"])))
     return " \\\n  ".join(parts)
+
+
+def _address(method: str, path: str) -> str:
+    """The line's beginning; what a shell would take apart is quoted."""
+    address = f"{settings.current().public_url}/api/v1{path}"
+    return f"curl {'' if method == 'GET' else f'-X {method} '}" + (_quoted(address) if "?" in path else address)
 
 
 def _quoted(text: str) -> str:

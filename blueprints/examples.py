@@ -10,6 +10,8 @@ _RECORD, _HOLD, _TOKEN = "use_01m7ykmvz6ngtjpgf42k5f9", "hld_01m7ykmw2c80bfkdk9f
 _ALERT_ID = "alt_01m7ykmw1b3yq0e9x5t8s6k"
 PATHS = {"ref": "acme", "record_id": _RECORD, "hold_id": _HOLD, "token_id": _TOKEN, "alert_id": _ALERT_ID}
 """A value for each parameter of a path."""
+QUERIES = {"tier": "team"}
+"""A value for each parameter of a query that can not be left out."""
 
 _WORK: dict[str, Any] = {
     "operation": "document_page",

@@ -247,10 +247,13 @@ def _parameters(path: str, operation: Operation, plugin: MarshmallowPlugin) -> I
             "example": examples.PATHS[name],
         }
     if operation.query is not None:
-        for name, schema in plugin.converter.schema2jsonschema(operation.query)["properties"].items():
+        described = plugin.converter.schema2jsonschema(operation.query)
+        for name, schema in described["properties"].items():
             explained = _explained(name, schema)
             said = explained.pop("description", "")
-            yield {"name": name, "in": "query", "required": False, "description": said, "schema": explained}
+            needed = name in described.get("required", ())
+            example = {"example": examples.QUERIES[name]} if needed else {}
+            yield {"name": name, "in": "query", "required": needed, "description": said, "schema": explained} | example
     if operation.keyed:
         yield _KEY
 

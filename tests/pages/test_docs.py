@@ -185,5 +185,6 @@ def paste(app: Flask, line: str, token: str | None, method: str) -> int:
     [address] = [word for word in words if word.startswith("http://127.0.0.1:8000/api/v1/")]
     assert words[0] == "curl" and said == method.upper()
     sent = {name: address if name == "Idempotency-Key" else shown for name, shown in headers}  # each line is new work
-    answer = app.test_client(use_cookies=False).open(urlsplit(address).path, method=said, headers=sent, data=data)
+    target = urlsplit(address)._replace(scheme="", netloc="").geturl()
+    answer = app.test_client(use_cookies=False).open(target, method=said, headers=sent, data=data)
     return answer.status_code
