@@ -7,7 +7,6 @@ from sandbox import methods, payments
 from sandbox.billing import lines
 from sandbox.errors import invalid
 from sandbox.events import emit
-from sandbox.params import Tree
 from sandbox.shapes import Obj
 from sandbox.world import World
 
@@ -295,8 +294,3 @@ def pay_outside(world: World, invoice: Obj) -> None:
     _release_intent(world, invoice)
     paid(world, invoice)
     invoice["amount_paid"] = 0
-
-
-def values_of(params: Tree) -> Obj:
-    names = ("auto_advance", "collection_method", "custom_fields", "description", "footer", "statement_descriptor")
-    return {name: params[name] for name in names if name in params}

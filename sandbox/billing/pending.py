@@ -44,7 +44,10 @@ def _hold(world: World, subscription: Obj, wanted: list[Tree], params: Tree) -> 
     """The invoice stands, the change waits for it: 23 hours, then both are gone."""
     before = {name: subscription[name] for name in HELD}
     items = changes.copies(world, subscription)
+    subscription["_holding"] = True
     changes.change_items(world, subscription, wanted, params)
+    del subscription["_holding"]
+    world.get("invoice", subscription["latest_invoice"]).update(auto_advance=False, next_payment_attempt=None)
     after = changes.copies(world, subscription)
     subscription["_pending"] = {"items": after, "anchor": subscription["billing_cycle_anchor"]}
     changes.put_back(world, subscription, items)

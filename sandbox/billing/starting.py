@@ -29,7 +29,6 @@ class Order:
     prorate: bool = True
     behavior: str = "allow_incomplete"
     extra_items: list[Obj] = field(default_factory=list)
-    off_session: bool = False
     method: Obj | None = None
 
 

@@ -74,6 +74,8 @@ def add_item(world: World, subscription: Obj, price: Obj, quantity: int, metadat
 
 def set_price(world: World, item: Obj, price: Obj) -> None:
     """What is metered has no quantity, and counts from now on."""
+    if item.get("_price") == price["id"]:
+        return
     metered = price["recurring"] is not None and price["recurring"]["usage_type"] == "metered"
     item["_price"] = price["id"]
     item["quantity"] = None if metered else item["quantity"] or 1
@@ -235,6 +237,8 @@ def follow_invoice(world: World, invoice: Obj, news: str) -> None:
     if subscription is None or is_over(subscription) or subscription["status"] in ("trialing", "paused"):
         return
     latest = subscription["latest_invoice"] == invoice["id"]
+    if news != "paid" and latest and (subscription["pending_update"] or subscription.get("_holding")):
+        return  # the change waits for its payment, the subscription does not
     if news in ("paid", "processing") and latest:
         _save_method(world, subscription, invoice)
         set_status(world, subscription, "active")

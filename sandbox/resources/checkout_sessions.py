@@ -68,6 +68,8 @@ def _check(params: Tree, mode: str) -> None:
     for name, modes in ONLY_IN.items():
         if name in params and mode not in modes:
             raise invalid(f"You can not pass `{name}` in `{mode}` mode.", name)
+    if params.get("payment_intent_data", {}).get("capture_method") == "manual":
+        raise invalid("The sandbox captures automatically only.", "payment_intent_data[capture_method]")
     refuse(params.get("payment_intent_data", {}), ("application_fee_amount", "transfer_data", "on_behalf_of"))
     refuse(
         params.get("subscription_data", {}), ("billing_cycle_anchor", "billing_cycle_anchor_config", "transfer_data")

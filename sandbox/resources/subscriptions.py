@@ -45,7 +45,6 @@ def create(world: World, params: Tree) -> Obj:
         anchor=_anchor(params),
         prorate=params.get("proration_behavior") != "none",
         behavior=params.get("payment_behavior", "allow_incomplete"),
-        off_session=params.get("off_session", False),
     )
     if not order.items:
         raise invalid("You must provide at least one item.", "items", "parameter_missing")

@@ -168,6 +168,18 @@ def test_change_waits_for_its_payment(shop: Shop) -> None:
     assert "customer.subscription.pending_update_applied" in shop.told()
 
 
+def test_change_that_waits_is_tried_by_nobody_and_tells_nothing_else(shop: Shop) -> None:
+    before = held(shop)
+    bill = shop.invoices(before)[-1]
+    assert (bill.status, bill.next_payment_attempt) == ("open", None)
+    with pytest.raises(stripe.CardError):
+        shop.api.invoices.pay(bill.id)
+    assert shop.status(before) == "active"
+    told = [event["data"] for event in shop.control.events("customer.subscription.updated")]
+    assert {data["object"]["status"] for data in told[1:]} == {"active"}
+    assert {data["object"]["items"]["data"][0]["price"]["unit_amount"] for data in told} == {2900}
+
+
 def test_change_that_is_not_paid_in_time_is_forgotten(shop: Shop) -> None:
     subscription = held(shop)
     shop.control.advance(days=2)
