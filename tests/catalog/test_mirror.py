@@ -14,6 +14,7 @@ from amounts import MICRO
 from extensions import db
 from jobs import scheduler
 from models.catalog import CatalogVersion
+from models.stripe import WebhookEvent
 from services import catalog as kept
 from services.catalog import CreditPrice, Finding, OverageTier, Plan, SyncResult, Transform
 from services.stripe import catalog, sync
@@ -310,6 +311,25 @@ def test_an_event_of_ours_lists_anew_and_a_foreign_one_asks_for_nothing(stripe: 
         assert [one.tier for one in kept.current().plans] == ["fresh"]
 
 
+def test_a_webhook_brings_an_edit_at_once_however_it_is_delivered(stripe: StripeWorld) -> None:
+    ids = stripe.seed()
+    stripe.settle()
+    foreign = stripe.client.v1.products.create(params={"name": "Somebody else's"}).id
+    price(stripe, foreign)
+    for number, how in enumerate(("normal", "duplicated", "shuffled", "delayed", "failed_then_retried"), start=1):
+        included = str(1000 * number)
+        stripe.client.v1.prices.update(ids["team_month"], params={"metadata": {"included_credits": included}})
+        stripe.settle(how)
+        team = in_force(stripe).plan("team", "month")
+        assert team is not None
+        assert team.included_credits == 1000 * number * MICRO, how
+    with stripe.app.app_context(), databases.transaction() as session:
+        rows = session.execute(select(WebhookEvent.object_id, WebhookEvent.status, WebhookEvent.payload)).all()
+    ignored = {row.object_id for row in rows if row.status == "ignored"}
+    assert foreign in ignored
+    assert ids["team_month"] not in ignored
+
+
 # Without Stripe's answer
 
 
@@ -429,6 +449,21 @@ def test_terms_are_those_of_the_price_archived_or_not(stripe: StripeWorld) -> No
         assert terms("credit") is None
         stripe.client.v1.products.update(stripe.product, params={"metadata": {"product": ""}})
         assert terms("team_month") is None
+
+
+def test_the_commands_tell_findings_and_outages(stripe: StripeWorld) -> None:
+    run = stripe.app.test_cli_runner().invoke
+    ids = stripe.seed()
+    assert (run(args=["catalog", "lint"]).exit_code, run(args=["catalog", "sync"]).exit_code) == (0, 0)
+    stripe.client.v1.prices.update(ids["pack"], params={"metadata": {"credits": "many"}})
+    lint = run(args=["catalog", "lint"])
+    assert (lint.exit_code, lint.stdout.partition(":")[0]) == (1, ids["pack"])
+    assert run(args=["catalog", "sync"]).stdout == "Version 2 taken in.\n"
+    stripe.sandbox.control.fault("authentication", times=0)
+    for command in ("lint", "sync"):
+        result = run(args=["catalog", command])
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert "AuthenticationError (401); check STRIPE_SECRET_KEY" in result.stderr
 
 
 def test_findings_are_values() -> None:

@@ -156,6 +156,23 @@ def test_whoever_is_on_a_plan_sees_it_and_is_not_sold_a_second(stripe: StripeWor
     assert page(stripe.app, person=alice).text.count("Your plan") == 1
 
 
+def test_a_subscriber_keeps_their_price_and_reads_so(stripe: StripeWorld) -> None:
+    ids = stripe.seed(SIX)
+    alice = factories.person(stripe.app, "alice@example.com")
+    stripe.subscribe(alice.account_id)
+    stripe.settle()
+    shown = page(stripe.app, person=alice)
+    assert "Your plan" in shown.text
+    assert orders(shown) == [], "a change goes over the billing page"
+    assert "You pay by the month." in page(stripe.app, "/pricing?interval=year", alice).text
+    stripe.client.v1.prices.update(ids["team_month"], params={"active": False})
+    dearer = {**SIX["team_month"], "unit_amount": 5900}
+    stripe.seed({"team_month_2": dearer})
+    shown = page(stripe.app, person=alice)
+    assert "$59.00 a month" in shown.text
+    assert "You keep the price you subscribed to." in shown.text
+
+
 def test_an_operator_is_told_where_to_look_when_nothing_is_on_sale(stripe: StripeWorld) -> None:
     alice = factories.person(stripe.app, "alice@example.com")
     assert "Nothing is on sale at the moment" in page(stripe.app, person=alice).text
