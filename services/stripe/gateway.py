@@ -7,6 +7,7 @@ answer may take half a minute. Amounts of Stripe's `*_decimal` fields come as te
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import time
@@ -143,6 +144,12 @@ def create_session(params: Params, key: str) -> Object:
 def session(session_id: str) -> Object:
     """A Checkout Session with what was bought (`line_items`, up to a hundred) and its payment intent's id."""
     return _ask(_v1().checkout.sessions.retrieve, session_id, params={"expand": ["line_items.data.price.product"]})
+
+
+def session_lines(session_id: str) -> Iterator[Object]:
+    """Every line of a session, where they are more than come with it."""
+    listed = functools.partial(_v1().checkout.sessions.line_items.list, session_id)
+    return _all(listed, {"limit": 100, "expand": ["data.price.product"]})
 
 
 def payment_intent(intent_id: str) -> Object:

@@ -203,7 +203,9 @@ def _belongs(customer_id: str, account_id: str) -> bool:
 
 def credits_of(found: Object) -> int:
     """Micro-credits that a session bought: its quantities times what was promised for each when it was made."""
-    total = sum(_credits_of_line(line, found["metadata"]) for line in found["line_items"]["data"])
+    lines = found["line_items"]
+    shown = gateway.session_lines(str(found["id"])) if lines.get("has_more") else lines["data"]
+    total = sum(_credits_of_line(line, found["metadata"]) for line in shown)
     if not total:
         _log.error("session %s is paid, and nothing says how many credits that buys", found["id"])
     return total

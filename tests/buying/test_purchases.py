@@ -263,6 +263,13 @@ class TestWhose:
         stripe.settle()
         assert lots(stripe, account_id) == [("purchased", 3000 * MICRO, 3000 * MICRO)]
 
+    def test_one_of_very_many_lines(self, stripe: StripeWorld, acme: tuple[str, Api]) -> None:
+        account_id, _ = acme
+        line: Any = {"price": stripe.prices["credit"], "quantity": 1}
+        stripe.pay(stripe.checkout(account_id, "credit", line_items=[line] * 25))
+        stripe.settle()
+        assert bought(stripe, account_id) == 25 * MICRO
+
     def test_a_foreign_product_gives_no_credits_whatever_its_price_says(
         self, stripe: StripeWorld, acme: tuple[str, Api], caplog: pytest.LogCaptureFixture
     ) -> None:
