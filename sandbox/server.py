@@ -31,7 +31,7 @@ class Running:
         self.world, self.url = world, world.address
         self.control = Sandbox(self.url)
         self._server, self._stopped = server, threading.Event()
-        self._threads = [threading.Thread(target=server.serve_forever, args=(0.05,), name="sandbox", daemon=True)]
+        self._threads = [threading.Thread(target=server.serve_forever, args=(0.02,), name="sandbox", daemon=True)]
         if ticking:
             self._threads.append(threading.Thread(target=self._tick, name="sandbox-clock", daemon=True))
         for thread in self._threads:

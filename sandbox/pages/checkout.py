@@ -3,7 +3,7 @@
 from flask import Blueprint, redirect, render_template, request
 from flask.typing import ResponseReturnValue
 
-from sandbox import checkout
+from sandbox import checkout, money
 from sandbox.api import world
 from sandbox.cards import BY_NUMBER
 from sandbox.shapes import Obj
@@ -64,17 +64,26 @@ def _page(here: World, session: Obj, message: str | None) -> str:
         others=[(number, text) for number, text in OTHERS.items() if number in BY_NUMBER],
         trial_end=checkout.trial_end(here, session["_subscription_data"]),
         asks_card=_asks_card(session),
+        later=_later(here, bought),
     )
 
 
+def _later(here: World, bought: list[Obj]) -> Obj:
+    """What every period costs once a trial is over."""
+    recurring = [(line, here.objects["price"][line["_price"]]) for line in bought]
+    chosen = [(line, price) for line, price in recurring if price["recurring"] and line["quantity"] is not None]
+    amount = sum(money.amount(price, line["quantity"]) for line, price in chosen)
+    return {"amount": amount, "every": _every(chosen[0][1]["recurring"]) if chosen else ""}
+
+
 def _line(here: World, line: Obj) -> Obj:
-    price = here.objects["price"][line["_price"]]
-    recurring = price["recurring"]
-    every = ""
-    if recurring:
-        count, unit = recurring["interval_count"], recurring["interval"]
-        every = f"every {unit}" if count == 1 else f"every {count} {unit}s"
-    return {"line": line, "every": every}
+    recurring = here.objects["price"][line["_price"]]["recurring"]
+    return {"line": line, "every": _every(recurring) if recurring else ""}
+
+
+def _every(recurring: Obj) -> str:
+    count, unit = recurring["interval_count"], recurring["interval"]
+    return f"every {unit}" if count == 1 else f"every {count} {unit}s"
 
 
 def _button(session: Obj) -> str:

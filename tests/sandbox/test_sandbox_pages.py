@@ -115,6 +115,7 @@ def test_trial_without_a_card_asks_for_none(shop: Shop) -> None:
     page = visit(session.url)
     assert "number" not in page.html.fields
     assert "Start trial" in page.text
+    assert "then $29.00 every month" in page.text
     assert "shop.example" in visit(session.url, email="bob@example.com").url
 
 
