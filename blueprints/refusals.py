@@ -111,7 +111,7 @@ WORDS: dict[str, tuple[str, str]] = {
         "Send `credits`, or have a rate for the operation added to the catalog.",
     ),
     "rate_limited": (
-        "Too many tries in too short a time.",
+        "Too many tries in too short a time: the account's plan allows so many requests a minute, over all its tokens.",
         "Wait as many seconds as the header `Retry-After` says.",
     ),
     "internal_error": (

@@ -131,9 +131,9 @@ def _caller(presented: Presented, scope: str | None, service_scope: str | None) 
 
 def _account_of(presented: Presented, arguments: list[dict[str, Any]]) -> str | None:
     """The account whose requests a call is counted among: the token's own, or the one a service token names."""
-    own = tokens.known(presented).account_id
-    if own is not None:
-        return own
+    identity = tokens.identity(presented.token_id)
+    if identity is None or identity.account_id is not None:
+        return identity.account_id if identity is not None else None
     ref = next((known["account"] for known in arguments if known.get("account")), None)
     try:
         return accounts.resolve(ref) if ref is not None else None

@@ -26,19 +26,18 @@ def learn(account: Any) -> None:
 
 def of(account_id: str) -> int | None:
     """Requests a minute; None without a limit."""
-    if account_id not in database.memory("limits"):
+    remembered = database.memory("limits")
+    if account_id not in remembered:
         account = db.session.get(Account, account_id)
         if account is not None:
             learn(account)
-    return _remembered(account_id)
+    return _in_force(*remembered.get(account_id, _NONE_KNOWN))
 
 
-def _remembered(account_id: str) -> int | None:
-    tier, agreed = database.memory("limits").get(account_id, _NONE_KNOWN)
-    if agreed is not None:
-        return agreed or None
-    plan = catalog.current().plan(tier) if tier is not None else None
-    return plan.requests_per_minute if plan is not None else None
+def _in_force(tier: str | None, agreed: int | None) -> int | None:
+    if agreed is None:
+        return catalog.current().paced.get(tier) if tier is not None else None
+    return agreed or None
 
 
 def check(account_id: str, presented: Presented | None, scope: str | None) -> bool:
@@ -58,7 +57,7 @@ def check(account_id: str, presented: Presented | None, scope: str | None) -> bo
 
 def count_late(account_id: str) -> None:
     """Count a request that was served before this process knew of the account's limit; it stays served."""
-    limit = _remembered(account_id)
+    limit = _in_force(*database.memory("limits").get(account_id, _NONE_KNOWN))
     if limit is not None:
         throttle.pace(_limit(limit), account_id, refuse=False)
 

@@ -132,12 +132,16 @@ class Catalog:
     grace_attempts: int = 3
     version: int = 0
     by_tier: Mapping[str, tuple[Plan, ...]] = field(init=False, repr=False, compare=False)
+    paced: Mapping[str, int] = field(init=False, repr=False, compare=False)
+    """The requests a minute of each tier that has such a limit."""
 
     def __post_init__(self) -> None:
         found: dict[str, tuple[Plan, ...]] = {FREE: (self.free,)}
         for plan in self.plans:
             found[plan.tier] = (*found.get(plan.tier, ()), plan)
         object.__setattr__(self, "by_tier", found)
+        limits = {tier: sold.requests_per_minute for tier in found if (sold := self.plan(tier)) is not None}
+        object.__setattr__(self, "paced", {tier: limit for tier, limit in limits.items() if limit is not None})
 
     def plan(self, tier: str, interval: str | None = None) -> Plan | None:
         """The plan of a tier; without an interval the shortest one that is sold."""
