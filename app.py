@@ -27,6 +27,7 @@ from blueprints.checkout import billing as billing_pages
 from blueprints.checkout import pages as checkout_pages
 from blueprints.controls import alerts_api
 from blueprints.controls import api as controls_api
+from blueprints.controls import pages as controls_pages
 from blueprints.pricing import api as pricing_api
 from blueprints.pricing import pages as pricing_pages
 from blueprints.subscription import api as subscription_api
@@ -85,6 +86,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         usage_pages,
         statement_pages,
         tokens_pages,
+        controls_pages,
         billing_pages,
         checkout_pages,
         pricing_pages,

@@ -9,12 +9,14 @@ from flask import Flask, request, url_for
 from flask_login import current_user
 
 from blueprints.auth import guard
-from services import members
+from models.alert import AlertKind
+from services import alerts, members
 
 _ENTRIES = (
     ("Usage", "usage_pages.index"),
     ("Ledger", "statement_pages.ledger_page"),
     ("Statement", "statement_pages.statement_page"),
+    ("Alerts", "controls_pages.alerts_page"),
     ("Billing", "billing_pages.index"),
     ("Buy credits", "checkout_pages.buy"),
     ("Pricing", "pricing_pages.index"),
@@ -30,12 +32,39 @@ _OPERATORS = (("Admin", "admin_pages.index"),)
 
 def _context() -> dict[str, Any]:
     if not current_user.is_authenticated:
-        return {"nav": _links(_PUBLIC), "nav_account": None, "nav_places": []}
+        return {"nav": _links(_PUBLIC), "nav_account": None, "nav_places": [], "nav_alerts": []}
     account = guard.account_or_none()
     entries = _ENTRIES if account is not None else (*_PUBLIC, _ENTRIES[-1])
     if current_user.is_operator:
         entries = (*entries, *_OPERATORS)
-    return {"nav": _links(entries), "nav_account": account, "nav_places": members.places(current_user.id)}
+    return {
+        "nav": _links(entries),
+        "nav_account": account,
+        "nav_places": members.places(current_user.id),
+        "nav_alerts": _banner(account.id) if account is not None else [],
+        "nav_manages": account is not None and guard.current_membership().manages,
+    }
+
+
+_CURES = {
+    AlertKind.ALLOWANCE: ("See larger plans", "pricing_pages.index"),
+    AlertKind.LOW_BALANCE: ("Get credits", "checkout_pages.buy"),
+    AlertKind.CAP_REACHED: ("See caps", "controls_pages.controls_page"),
+    AlertKind.SPIKE: ("See usage", "usage_pages.index"),
+    AlertKind.PAYMENT_FAILED: ("See billing", "billing_pages.index"),
+    AlertKind.CARD_EXPIRING: ("See billing", "billing_pages.index"),
+}
+_SHOWN = 3
+
+
+def _banner(account_id: str) -> list[dict[str, Any]]:
+    """What every page of the account tells first; what is over the limit of the banner is on its own page."""
+    shown = alerts.standing(account_id)[:_SHOWN]
+    return [
+        {"id": alert.id, "message": alerts.message(alert), "label": label, "url": url_for(endpoint)}
+        for alert in shown
+        for label, endpoint in [_CURES[AlertKind(alert.kind)]]
+    ]
 
 
 def _links(entries: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ import database
 import settings
 from amounts import to_credits
 from errors import AccountClosed, Forbidden, OverageUnavailable, StripeNotConfigured, ValidationError
+from extensions import db
 from models.account import Account
 from models.alert import AlertKind
 from models.credit import CapCounter, LedgerEntry, Reason
@@ -102,6 +103,18 @@ def put(account_id: str, wanted: dict[str, Any], *, by_operator: bool) -> dict[s
 
 
 # Caps
+
+
+def used(account_id: str) -> list[tuple[Cap, int | None]]:
+    """The caps in force, and what was charged under each in its running window; None where it counts for many."""
+    account, moment = accounts.get(account_id), clock.now()
+    found = []
+    for cap in agreed.of(account.controls).caps:
+        start = agreed.day_of(moment) if cap.window == agreed.DAY else account.period_start
+        counters = select(CapCounter.used).where(*_of_window(account_id, cap, start))
+        many = cap.key is None and cap.scope != agreed.ACCOUNT
+        found.append((cap, None if many else int(db.session.scalar(counters) or 0)))
+    return found
 
 
 def _caps(
