@@ -87,10 +87,11 @@ class Sandbox:
         """`hold`, `duplicate`, `shuffle`, `delay_seconds`, `drop`, `retry`, `waits`, `types`; the modes afterwards."""
         return dict(self.call("POST", "modes", changes))
 
-    def deliveries(self, state: str | None = None) -> list[Json]:
-        """Every delivery with its payload, a fresh signature, its state and attempts."""
-        found: list[Json] = self.call("GET", "deliveries")["data"]
-        return [one for one in found if state in (None, one["state"])]
+    def deliveries(self, state: str | None = None, *, after: int = 0) -> list[Json]:
+        """Deliveries with their payload, a fresh signature, their state and attempts; numbered above `after`."""
+        chosen = f"after={after}" + (f"&state={state}" if state else "")
+        found: list[Json] = self.call("GET", f"deliveries?{chosen}")["data"]
+        return found
 
     def release(self, *states: str, duplicate: bool = False, ids: list[int] | None = None) -> int:
         """Send what is held or failed now (or those of other states: lost, delivered); how many."""

@@ -119,9 +119,11 @@ class Courier:
         if parcel.state not in OVER:
             self.open[parcel.number] = parcel
 
-    def summaries(self) -> list[dict[str, Any]]:
+    def summaries(self, state: str | None = None, after: int = 0) -> list[dict[str, Any]]:
+        """In this state, if one is given, and numbered above `after`; oldest first."""
         with self.changed:
-            return [parcel.summary() for parcel in self.parcels]
+            chosen = [parcel for parcel in self.parcels if parcel.number > after and state in (None, parcel.state)]
+            return [parcel.summary() for parcel in chosen]
 
     def release(
         self, states: tuple[str, ...] = ("held", "failed"), duplicate: bool = False, ids: list[int] | None = None

@@ -132,7 +132,8 @@ def modes() -> ResponseReturnValue:
 
 @blueprint.get("/deliveries")
 def deliveries() -> ResponseReturnValue:
-    return jsonify({"data": world().courier.summaries()})
+    state, after = request.args.get("state"), request.args.get("after", 0, int)
+    return jsonify({"data": world().courier.summaries(state, after)})
 
 
 @blueprint.post("/deliveries/release")

@@ -85,7 +85,8 @@ class StripeWorld:
         self.prices: dict[str, str] = {}
         """Price ids by the names in CATALOG."""
         self.product = ""
-        self._sent: set[int] = set()
+        self._sent = 0
+        """The number of the last delivery that was made, or given up."""
         self._late: list[Json] = []
         self._chance = random.Random(7)
 
@@ -170,11 +171,14 @@ class StripeWorld:
 
     def waiting(self) -> list[Json]:
         """Deliveries that were never made, oldest first."""
-        return [one for one in self.sandbox.control.deliveries("held") if one["id"] not in self._sent]
+        return self.sandbox.control.deliveries("held", after=self._sent)
 
     def lose(self) -> None:
         """What has happened so far is delivered to nobody, ever."""
-        self._sent.update(one["id"] for one in self.waiting())
+        self._note(self.waiting())
+
+    def _note(self, found: list[Json]) -> None:
+        self._sent = max([self._sent, *(one["id"] for one in found)])
 
     def deliver(self, how: str = "normal") -> int:
         """Deliver what waits, until nothing does; how many events that were.
@@ -184,7 +188,7 @@ class StripeWorld:
         other.
         """
         found = self.waiting()
-        self._sent.update(one["id"] for one in found)
+        self._note(found)
         if how == "delayed":
             found, self._late = self._late, found
         if how == "shuffled":
