@@ -181,6 +181,8 @@ def retry_due(by_hand: bool = False) -> int:
 
     `by_hand` ignores the pauses. While Stripe does not answer the rest waits.
     """
+    if not gateway.is_configured():
+        return 0
     query = select(WebhookEvent.id).where(
         WebhookEvent.status.in_([EventStatus.PENDING.value, EventStatus.FAILED.value])
     )
