@@ -24,6 +24,7 @@ from blueprints.auth import members as members_pages
 from blueprints.auth import pages as auth_pages
 from blueprints.checkout import api as checkout_api
 from blueprints.checkout import billing as billing_pages
+from blueprints.checkout import change_pages
 from blueprints.checkout import pages as checkout_pages
 from blueprints.controls import alerts_api
 from blueprints.controls import api as controls_api
@@ -88,6 +89,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         tokens_pages,
         controls_pages,
         billing_pages,
+        change_pages,
         checkout_pages,
         pricing_pages,
         admin_pages,

@@ -171,6 +171,9 @@ _SUBSCRIPTION: dict[str, Schema] = {
     "period": _object({"start": _TIME, "end": _TIME}),
     "cancel_at": _maybe(_TIME),
     "trial_end": _maybe(_TIME),
+    "past_due": _maybe(
+        _object({"since": _TIME, "failed_attempts": _INTEGER, "plan_until": _TIME, "suspended_at": _TIME})
+    ),
     "ends_at": _maybe(_TIME),
     "unit_amount_decimal": _STRING,
     "interval_count": _INTEGER,

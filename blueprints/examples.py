@@ -189,6 +189,7 @@ _SUBSCRIPTION = {
     "period": {"start": _START, "end": _END},
     "cancel_at": None,
     "trial_end": None,
+    "past_due": None,
     "ends_at": None,
 }
 _INVOICE = {

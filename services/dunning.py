@@ -7,6 +7,7 @@ when the third attempt has failed too. Paying brings back what was taken; nothin
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from models.account import AccountStatus
@@ -29,6 +30,24 @@ def lapses_at(paid: StripeSubscription, terms: Catalog) -> datetime | None:
 def suspends_at(paid: StripeSubscription, terms: Catalog) -> datetime | None:
     """When the account is suspended unless it is paid; None while nothing is unpaid."""
     return None if paid.past_due_since is None else paid.past_due_since + timedelta(days=terms.suspend_days)
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """What follows when, while nothing is paid."""
+
+    lapses_at: datetime
+    lapsed: bool
+    suspends_at: datetime
+    suspended: bool
+
+
+def steps(paid: StripeSubscription, now: datetime, terms: Catalog) -> Steps | None:
+    """What an unpaid subscription leads to; None while nothing is unpaid."""
+    lapses, suspends = lapses_at(paid, terms), suspends_at(paid, terms)
+    if lapses is None or suspends is None:
+        return None
+    return Steps(lapses, lapses <= now, suspends, suspends <= now)
 
 
 def is_served(paid: StripeSubscription, now: datetime, terms: Catalog) -> bool:

@@ -8,13 +8,14 @@ from urllib.parse import quote
 from flask import Blueprint, Response, flash, make_response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
+import clock
 import settings
 from amounts import to_credits
 from blueprints import security
 from blueprints.auth import guard
 from blueprints.checkout import leaving
 from errors import StripeUnavailable
-from services import catalog
+from services import catalog, dunning
 from services.stripe import billing, cards, checkout, gateway
 
 blueprint = Blueprint("billing_pages", __name__)
@@ -39,6 +40,7 @@ def index() -> str:
         account=account,
         known=known,
         price=billing.price_of(known.subscription) if known.subscription else None,
+        steps=dunning.steps(known.subscription, clock.now(), catalog.current()) if known.subscription else None,
         credit_name=catalog.current().credit_name,
         is_configured=gateway.is_configured(),
         manages=guard.current_membership().manages,

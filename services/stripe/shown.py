@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import clock
 from amounts import to_credits
 from extensions import db
 from models.account import Subscription
 from models.stripe import StripeInvoice, StripeSubscription
-from services import balances, catalog, plans
+from services import balances, catalog, dunning, plans
 from services.stripe import subscriptions
 
 
@@ -40,6 +41,7 @@ def subscription(account_id: str) -> dict[str, Any]:
         "period": {"start": account.period_start, "end": account.period_end},
         "cancel_at": None,
         "trial_end": None,
+        "past_due": None,
         "ends_at": terms.ends_at,
     }
     return shown if paid is None else shown | _of_stripe(paid)
@@ -66,12 +68,26 @@ def _of_stripe(paid: StripeSubscription) -> dict[str, Any]:
         "period": {"start": paid.period_start, "end": paid.period_end},
         "cancel_at": paid.cancel_at,
         "trial_end": paid.trial_end,
+        "past_due": _past_due(paid),
     }
     if paid.unit_amount is not None and not whole:
         shown["unit_amount_decimal"] = paid.unit_amount
     if paid.interval_count != 1:
         shown["interval_count"] = paid.interval_count
     return shown
+
+
+def _past_due(paid: StripeSubscription) -> dict[str, Any] | None:
+    """Since when, and what follows when, while it is unpaid."""
+    steps = dunning.steps(paid, clock.now(), catalog.current())
+    if steps is None:
+        return None
+    return {
+        "since": paid.past_due_since,
+        "failed_attempts": paid.failed_attempts,
+        "plan_until": steps.lapses_at,
+        "suspended_at": steps.suspends_at,
+    }
 
 
 def invoice(row: StripeInvoice) -> dict[str, Any]:
