@@ -189,8 +189,8 @@ class StripeWorld:
         """
         found = self.waiting()
         self._note(found)
-        if how == "delayed":
-            found, self._late = self._late, found
+        late, self._late = self._late, found if how == "delayed" else []
+        found = late if how == "delayed" else late + found
         if how == "shuffled":
             self._chance.shuffle(found)
         if how == "failed_then_retried":
