@@ -21,7 +21,7 @@ from models.stripe import EventStatus
 from models.token import SCOPES
 from services import accounts, backup, people, tokens, verify
 from services.stripe import catalog as stripe_catalog
-from services.stripe import inbox, push, reconcile
+from services.stripe import inbox, pull, push, reconcile
 
 
 class Group(AppGroup):
@@ -156,6 +156,20 @@ def push_catalog(dry_run: bool) -> None:
         click.echo(f"{len(plan.steps)} changes, none of them made.")
     else:
         _push(plan)
+
+
+@catalog_group.command("pull")
+def pull_catalog() -> None:
+    """Write the catalog file from Stripe's products and prices; the file before is kept as .bak."""
+    try:
+        path, changed = pull.pull()
+    except errors.StripeNotConfigured:
+        raise _wrong_use(ValueError("STRIPE_SECRET_KEY is not set")) from None
+    except errors.StripeUnavailable as error:
+        raise _found(stripe_catalog.told(error)) from None
+    except OSError as error:
+        raise _wrong_use(error) from None
+    click.echo(f"{path} {'is written' if changed else 'says the same already'}.")
 
 
 def _push(plan: push.Plan) -> None:

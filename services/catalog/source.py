@@ -11,7 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from services.catalog.layers import Layer
+from services.catalog.layers import LOCAL, Layer
 from services.catalog.reader import as_text
 from services.catalog.terms import Finding
 from services.catalog.vocabulary import PRODUCT
@@ -78,16 +78,18 @@ def loads(text: str) -> Source:
         raise BrokenCatalog(f"not valid TOML: {where}", "correct that line; text values need quotes") from error
     except (ArithmeticError, RecursionError, ValueError) as error:
         raise BrokenCatalog("not usable TOML: a number or a nesting is too large", "correct it") from error
-    product, prices = document.pop("product", {}), document.pop("prices", [])
-    if not isinstance(product, dict):
-        raise BrokenCatalog("product is not a table", "begin it with a line [product]")
+    product, prices, local = document.pop("product", {}), document.pop("prices", []), document.pop("local", {})
+    for name, table in (("product", product), ("local", local)):
+        if not isinstance(table, dict):
+            raise BrokenCatalog(f"{name} is not a table", f"begin it with a line [{name}]")
     if not isinstance(prices, list) or not all(isinstance(price, dict) for price in prices):
         raise BrokenCatalog("prices is not a list of tables", "begin each price with a line [[prices]]")
     unknown = [
         Finding(FILE, f"unknown top-level key '{key[:60]}'", "keys belong under [product] or a [[prices]]")
         for key in document
     ]
-    return Source([(PRODUCT, _as_metadata(product))], [_as_stripe(price) for price in prices], unknown)
+    layers = [(PRODUCT, _as_metadata(product)), *([(LOCAL, _as_metadata(local))] if local else [])]
+    return Source(layers, [_as_stripe(price) for price in prices], unknown)
 
 
 def write_default(path: Path) -> None:

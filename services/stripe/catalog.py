@@ -106,6 +106,11 @@ def told(error: StripeUnavailable) -> str:
 
 def read() -> Source:
     """What Stripe and the file say now. Raises StripeUnavailable, BrokenCatalog."""
+    return _with_file(read_stripe())
+
+
+def read_stripe() -> Source:
+    """What Stripe says now, the oldest prices first. Raises StripeUnavailable, StripeNotConfigured."""
     products = sorted((one for one in gateway.active_products() if is_tagged(one)), key=lambda one: str(one["id"]))
     prices, findings = [], []
     for price in gateway.active_prices():
@@ -124,7 +129,7 @@ def read() -> Source:
     prices = prices[::-1]
     prices.sort(key=lambda price: int(price.get("created") or 0))
     layers: list[Layer] = [(str(one["id"]), dict(sorted((one.get("metadata") or {}).items()))) for one in products]
-    return _with_file(Source(layers, [shaped(price) for price in prices], findings))
+    return Source(layers, [shaped(price) for price in prices], findings)
 
 
 def _with_file(content: Source) -> Source:
@@ -134,7 +139,11 @@ def _with_file(content: Source) -> Source:
     file = catalog.read_file()
     sold = {price["metadata"].get("tier") for price in content.prices}
     local = [price for price in file.prices if is_local(price) and price["metadata"].get("tier") not in sold]
-    layers = [*content.layers, *((name, metadata) for name, metadata in file.layers if metadata)]
+    stated = {key for _, metadata in content.layers for key in metadata}
+    gaps = [
+        (name, {key: value for key, value in metadata.items() if key not in stated}) for name, metadata in file.layers
+    ]
+    layers = [*content.layers, *((name, metadata) for name, metadata in gaps if metadata)]
     return Source(layers, [*content.prices, *local], [*content.findings, *file.findings])
 
 

@@ -134,6 +134,9 @@ def _plan_products(made: Plan, there: _Stripe, file: Source, prices: Sequence[Wa
             change = _changer(gateway.update_product, product_id, {"active": True})
             made.steps.append(Step(f"~ product {product_id}: back on sale", change))
             known["active"] = True
+        elif product_id.startswith(_own_id("")) and known["name"] != name:  # customers read it at Checkout
+            change = _changer(gateway.update_product, product_id, {"name": name})
+            made.steps.append(Step(f"~ product {product_id}: name = {known['name']!r} -> {name!r}", change))
 
 
 def _product_of(there: _Stripe, one: Wanted) -> str:

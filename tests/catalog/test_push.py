@@ -138,9 +138,10 @@ class TestAgain:
         edit(file, "rollover_max = 10\n", "")
         edit(file, '"rate:page" = "per_unit=1"', 'credit_name = "SPU"')
         lines = pushed(stripe)
-        assert len(lines) == 3
-        assert lines[0].endswith("credit_name = 'SPU', rate:page = 'per_unit=1' -> unset")
-        assert lines[1].endswith("(team_month): included_credits = '1000' -> '2000', rollover_max = '10' -> unset")
+        assert len(lines) == 4
+        assert lines[0] == "~ product spillway_credits: name = 'Credits' -> 'SPU'"
+        assert lines[1].endswith("credit_name = 'SPU', rate:page = 'per_unit=1' -> unset")
+        assert lines[2].endswith("(team_month): included_credits = '1000' -> '2000', rollover_max = '10' -> unset")
         assert {one["id"] for one in prices(stripe)} == ids
         team = in_force(stripe).plan("team")
         assert team is not None
