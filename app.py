@@ -16,6 +16,7 @@ import metrics
 from blueprints import docs, filters, health, navigation, openapi, security, wire
 from blueprints import metrics as metrics_page
 from blueprints.accounts import api as accounts_api
+from blueprints.admin import mails as admin_mails
 from blueprints.admin import pages as admin_pages
 from blueprints.auth import accounts as account_pages
 from blueprints.auth import guard
@@ -26,7 +27,7 @@ from blueprints.checkout import api as checkout_api
 from blueprints.checkout import billing as billing_pages
 from blueprints.checkout import change_pages
 from blueprints.checkout import pages as checkout_pages
-from blueprints.controls import alerts_api
+from blueprints.controls import alerts_api, notifications
 from blueprints.controls import api as controls_api
 from blueprints.controls import pages as controls_pages
 from blueprints.pricing import api as pricing_api
@@ -88,6 +89,8 @@ def create_app(settings: Settings | None = None) -> Flask:
         statement_pages,
         tokens_pages,
         controls_pages,
+        notifications,
+        admin_mails,
         billing_pages,
         change_pages,
         checkout_pages,
@@ -98,6 +101,8 @@ def create_app(settings: Settings | None = None) -> Flask:
         metrics_page,
     ):
         app.register_blueprint(module.blueprint)
+    app.register_blueprint(notifications.one_click_blueprint)
+    extensions.csrf.exempt(notifications.one_click_blueprint)
     cli.register(app)
     guard.check(app)
     return app

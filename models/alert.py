@@ -54,3 +54,14 @@ class Alert(Base):
 
     def stands(self, now: datetime) -> bool:
         return self.dismissed_at is None and self.ended_at is None and (self.ends_at is None or self.ends_at > now)
+
+
+class Unsubscription(Base):
+    """Mails of one kind about an account that this address does not want."""
+
+    __tablename__ = "unsubscriptions"
+
+    address: Mapped[str] = mapped_column(String(254), primary_key=True)
+    account_id: Mapped[Id] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(30), primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)

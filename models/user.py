@@ -53,7 +53,10 @@ class Throttle(Base):
 
 
 class Mail(Base):
-    """The outbox: a mail is written with what caused it and sent later by the `send-outbox` job."""
+    """The outbox: a mail is written with what caused it and sent later by the `send-outbox` job.
+
+    `unsubscribe` is the address that stops mails like it.
+    """
 
     __tablename__ = "mails"
     __table_args__ = (partial_index("ix_mails_unsent", "next_attempt_at", where="sent_at IS NULL"),)
@@ -63,6 +66,8 @@ class Mail(Base):
     kind: Mapped[str] = mapped_column(String(40))
     subject: Mapped[str] = mapped_column(String(300))
     text: Mapped[str] = mapped_column(Text)
+    html: Mapped[str | None] = mapped_column(Text)
+    unsubscribe: Mapped[str | None] = mapped_column(Text)
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     error: Mapped[str | None] = mapped_column(String(500))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)

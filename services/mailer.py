@@ -33,7 +33,16 @@ _LONGEST_PAUSE = timedelta(hours=6)
 _TIMEOUT_SECONDS = 20
 
 
-def queue(session: Session, *, to: str, kind: str, subject: str, text: str) -> None:
+def queue(
+    session: Session,
+    *,
+    to: str,
+    kind: str,
+    subject: str,
+    text: str,
+    html: str | None = None,
+    unsubscribe: str | None = None,
+) -> None:
     """Write a mail into the session's transaction; it exists exactly when the transaction does."""
     now = clock.now()
     session.add(
@@ -43,6 +52,8 @@ def queue(session: Session, *, to: str, kind: str, subject: str, text: str) -> N
             kind=kind,
             subject=subject,
             text=text,
+            html=html,
+            unsubscribe=unsubscribe,
             created_at=now,
             next_attempt_at=_real_now(),
         )
@@ -116,6 +127,11 @@ def _deliver(mail: Mail) -> None:
     message["Subject"], message["To"], message["From"] = mail.subject, mail.to, _sender(server_url)
     message["Message-ID"] = f"<{mail.id}@{urlsplit(settings.current().public_url).hostname}>"
     message.set_content(mail.text)
+    if mail.html is not None:
+        message.add_alternative(mail.html, subtype="html")
+    if mail.unsubscribe is not None:
+        message["List-Unsubscribe"] = f"<{mail.unsubscribe}>"
+        message["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
     with _connected(server_url) as server:
         server.send_message(message)
 

@@ -51,6 +51,17 @@ def upgrade() -> None:
         sa.UniqueConstraint("id", name=op.f("uq_alerts_id")),
     )
     op.create_index("ix_alerts_created_at", "alerts", ["account_id", "created_at", "id"])
+    op.create_table(
+        "unsubscriptions",
+        sa.Column("address", sa.String(length=254), nullable=False),
+        sa.Column("account_id", types.id_type(), nullable=False),
+        sa.Column("kind", sa.String(length=30), nullable=False),
+        sa.Column("created_at", types.UtcDateTime(), nullable=False),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_unsubscriptions_account_id_accounts")),
+        sa.PrimaryKeyConstraint("address", "account_id", "kind", name=op.f("pk_unsubscriptions")),
+    )
+    op.add_column("mails", sa.Column("html", sa.Text(), nullable=True))
+    op.add_column("mails", sa.Column("unsubscribe", sa.Text(), nullable=True))
     untold = sa.text("told_at IS NULL")
     op.create_index("ix_alerts_untold", "alerts", ["created_at"], sqlite_where=untold, postgresql_where=untold)
 
@@ -62,6 +73,9 @@ def _index_lots(where: str) -> None:
 
 
 def downgrade() -> None:
+    op.drop_column("mails", "unsubscribe")
+    op.drop_column("mails", "html")
+    op.drop_table("unsubscriptions")
     op.drop_table("alerts")
     _index_lots("open")
     op.drop_column("accounts", "topped_up_lot")
