@@ -24,6 +24,8 @@ def moments(world: World) -> Iterator[Due]:
             yield invoice["automatically_finalizes_at"], INVOICE, invoices.advance, invoice
         if invoice["status"] == "open" and invoice["next_payment_attempt"]:
             yield invoice["next_payment_attempt"], INVOICE, _retry, invoice
+        if invoice["status"] == "open" and invoice["due_date"] and not invoice.get("_overdue"):
+            yield invoice["due_date"], INVOICE, invoices.overdue, invoice
     for intent in world.alive("payment_intent"):
         if intent["status"] == "processing":
             yield intent["_settles_at"], SETTLE, payments.settle, intent

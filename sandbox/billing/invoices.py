@@ -15,7 +15,7 @@ DAY = 86400
 PATIENCE = 72 * 3600
 # Called with an invoice that is about to be finalized: usage is counted for the last time.
 BEFORE_FINALIZING: list[Callable[[World, Obj], None]] = []
-# Called with the invoice and its news: "paid", "failed", "action" (its customer has to do something), "processing".
+# Called with the invoice and its news: paid, failed, action (its customer has to do something), processing, overdue.
 FOLLOWERS: list[Callable[[World, Obj, str], None]] = []
 
 
@@ -261,6 +261,13 @@ def failed(world: World, invoice: Obj) -> None:
     emit(world, "invoice.payment_failed", invoice)
     emit(world, "invoice.updated", invoice)
     _tell(world, invoice, "failed")
+
+
+def overdue(world: World, invoice: Obj) -> None:
+    """One that was sent was not paid in time."""
+    invoice["_overdue"] = True
+    emit(world, "invoice.overdue", invoice)
+    _tell(world, invoice, "overdue")
 
 
 def _tell(world: World, invoice: Obj, news: str) -> None:

@@ -242,6 +242,8 @@ def follow_invoice(world: World, invoice: Obj, news: str) -> None:
     if news in ("paid", "processing") and latest:
         _save_method(world, subscription, invoice)
         set_status(world, subscription, "active")
+    elif news == "overdue" and subscription["status"] == "active":
+        set_status(world, subscription, "past_due")
     elif news in ("failed", "action") and subscription["status"] in ("active", "past_due"):
         _fall_behind(world, subscription, invoice)
 

@@ -145,6 +145,15 @@ def test_invoices_that_are_sent(shop: Shop) -> None:
     assert shop.api.invoices.pay(invoice.id, {"paid_out_of_band": True}).status == "paid"
 
 
+def test_sent_and_not_paid_in_time(shop: Shop) -> None:
+    subscription = shop.subscribe(card=None, collection_method="send_invoice", days_until_due=14)
+    shop.control.advance(days=15)
+    assert shop.status(subscription) == "past_due"
+    assert shop.told().count("invoice.overdue") == 1
+    shop.api.invoices.pay(shop.invoices(subscription)[0].id, {"paid_out_of_band": True})
+    assert shop.status(subscription) == "active"
+
+
 # Trials
 def test_trial(shop: Shop) -> None:
     subscription = shop.subscribe(trial_period_days=7)
