@@ -1,7 +1,7 @@
 """Money that goes back or does not come: what of its credits was taken back or is owed, and since when it is unpaid.
 
-Revision 0006, after 0005. `reversals` is new; the columns of `stripe_subscriptions` are null or constant, so that they are
-added without rewriting the table. The release before runs on.
+Revision 0006, after 0005. `reversals` is new; the columns of `stripe_subscriptions` are null or constant, so that they
+are added without rewriting the table. The release before runs on.
 """
 
 from __future__ import annotations
