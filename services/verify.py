@@ -177,7 +177,7 @@ def _verify_issued(conn: Connection, account_id: str) -> Iterator[Difference]:
     period = (Lot.subscription_id, Lot.period_start)
     twice = select(*period).where(*allowances).group_by(*period).having(func.count() > 1)
     for subscription_id, start in conn.execute(twice):
-        yield Difference(account_id, subscription_id, f"has more than one allowance of the period from {start}")
+        yield Difference(account_id, str(subscription_id), f"has more than one allowance of the period from {start}")
 
 
 def _verify_records(conn: Connection, account_id: str, told: _Told, report: Report) -> Iterator[Difference]:
