@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, case, func, select, update
+from sqlalchemy import Connection, case, func, select, text, update
 
 from models.credit import Kind, LedgerEntry, Lot, Reason
 from rows import run
@@ -19,6 +19,8 @@ from services.books import LOTS, Book
 
 _UPGRADE = "upgrade:"
 _ROLLOVER = "rollover:"
+_NOT_USAGE = text("ledger_entries.reason <> 'usage'")
+"""As the index of the few other entries says it: an account may have millions of usage entries."""
 
 
 def enter_period(
@@ -149,6 +151,7 @@ def _give_again(conn: Connection, book: Book, lots: Sequence[Lot]) -> None:
         LedgerEntry.account_id == book.account.id,
         LedgerEntry.lot_id.in_(ids),
         LedgerEntry.reason == Reason.PLAN_CHANGE.value,
+        _NOT_USAGE,
     )
     for lot_id, change in conn.execute(changes.group_by(LedgerEntry.lot_id)):
         taken[lot_id] -= int(change)
@@ -188,7 +191,7 @@ def _expired(conn: Connection, book: Book, subscription_id: str, start: datetime
     of_period = (Lot.account_id == book.account.id, Lot.subscription_id == subscription_id, Lot.period_start == start)
     at_the_end = case((LedgerEntry.created_at == Lot.expires_at, -LedgerEntry.change), else_=0)
     written = select(func.coalesce(func.sum(at_the_end), 0)).where(
-        LedgerEntry.account_id == book.account.id, LedgerEntry.lot_id == Lot.id, *of_period
+        LedgerEntry.account_id == book.account.id, LedgerEntry.lot_id == Lot.id, _NOT_USAGE, *of_period
     )
     total = int(conn.execute(written.where(LedgerEntry.reason == Reason.EXPIRY.value)).scalar_one())
     for entry in book.new_entries:

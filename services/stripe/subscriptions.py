@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 import clock
 import database
 from errors import StripeRefused, StripeUnavailable
 from extensions import db
-from models.account import Account, AccountStatus, Subscription, SubscriptionStatus
+from models.account import Account, AccountStatus, Subscription
 from models.stripe import OVER, StripeStatus, StripeSubscription
 from services import catalog, credits, periods, plans
 from services.catalog import Plan
@@ -207,7 +207,7 @@ def _due() -> list[tuple[str, str]]:
     query = (
         select(Subscription.stripe_id, Subscription.account_id)
         .join(Account, Account.id == Subscription.account_id)
-        .where(Subscription.status == SubscriptionStatus.ACTIVE, Subscription.covered_until <= clock.now())
+        .where(text("subscriptions.status = 'active'"), Subscription.covered_until <= clock.now())  # as the index says
         .where(Account.status != AccountStatus.CLOSED)
         .order_by(Subscription.covered_until)
     )
