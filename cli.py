@@ -130,6 +130,8 @@ def sync_catalog() -> None:
         click.echo(f"Not taken in, version {result.version} stays in force: {result.error}", err=True)
         raise SystemExit(1)
     click.echo(f"Version {result.version} {'taken in' if result.changed else 'is in force already'}.")
+    if result.findings:
+        click.echo(f"{len(result.findings)} mistakes were left out: see `catalog lint`.", err=True)
 
 
 @catalog_group.command("push")

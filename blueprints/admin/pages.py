@@ -48,5 +48,5 @@ def sync_catalog() -> Response:
         flash(f"Not taken in, version {result.version} stays in force: {result.error}", "error")
     else:
         told = "taken in" if result.changed else "is in force already"
-        flash(f"Version {result.version} {told}.", "success")
+        flash(f"Version {result.version} {told}.", "success" if not result.findings else "warning")
     return redirect(url_for("admin_pages.catalog"), 303)
