@@ -200,13 +200,13 @@ def retry_due(by_hand: bool = False) -> int:
 
 
 def _due(by_hand: bool) -> list[str]:
-    """Oldest first; sorted here, for an index on when they came must not tempt the database to read all that ever did."""
+    """Oldest first. Sorted here, lest the database reads all that ever came along the index on when they did."""
     unhandled = text("status IN ('pending','failed')")  # as their index says it
     query = select(WebhookEvent.received_at, WebhookEvent.id).where(unhandled)
     if not by_hand:
         query = query.where(WebhookEvent.next_attempt_at <= _real_now())
     db.session.rollback()
-    return [event_id for _, event_id in sorted(db.session.execute(query).tuples())]
+    return [event_id for _, event_id in sorted((row[0], row[1]) for row in db.session.execute(query))]
 
 
 def replay(event_id: str) -> str:
