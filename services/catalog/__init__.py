@@ -5,22 +5,15 @@
 
 from services.catalog.source import BrokenCatalog, Source
 from services.catalog.store import (
-    State,
     SyncResult,
-    begin,
     current,
-    fail_in,
     failed,
-    keep,
-    keep_in,
-    known_ids,
     lint_file,
     lint_kept,
     lint_source,
     of_version,
     read_file,
     refresh,
-    state,
     sync,
     take,
 )
@@ -35,6 +28,7 @@ from services.catalog.terms import (
     Plan,
     Transform,
 )
+from services.catalog.versions import State, begin, fail_in, keep, keep_in, known_ids, state
 from services.catalog.vocabulary import lint, parse
 
 __all__ = [

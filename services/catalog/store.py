@@ -1,35 +1,22 @@
-"""The versions of the catalog in the database, and the one in force in this process."""
+"""The catalog in force in this process: read from the newest version, and from the file that makes new ones."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from flask import current_app
-from sqlalchemy import func, select, text
-from sqlalchemy.orm import Session
 
-import clock
 import database
 import settings
 from amounts import to_micros
-from extensions import db
-from models.catalog import CatalogState, CatalogVersion
-from services.catalog import layers, source, vocabulary
-from services.catalog.prices import is_local
+from services.catalog import layers, source, versions, vocabulary
 from services.catalog.source import BrokenCatalog, Source
 from services.catalog.terms import Catalog, Defaults, Finding
-
-FILE, STRIPE = "file", "stripe"
-"""Where a version comes from."""
 
 RECHECK_SECONDS = 2.0
 """How long a process may keep using a catalog after another process has stored a newer one. Real time."""
@@ -43,18 +30,6 @@ class SyncResult:
     changed: bool
     error: str | None
     findings: tuple[Finding, ...]
-
-
-@dataclass(frozen=True)
-class State:
-    """What is in force and how its source is doing: `error` stands since `error_since`."""
-
-    version: int
-    source: str | None
-    created_at: datetime | None
-    synced_at: datetime | None
-    error: str | None
-    error_since: datetime | None
 
 
 class _Cache:
@@ -114,20 +89,20 @@ def sync() -> SyncResult:
         content = read_file()
     except BrokenCatalog as broken:
         return failed(str(broken.finding), (broken.finding,))
-    return take(FILE, content)
+    return take(versions.FILE, content)
 
 
 def take(origin: str, content: Source, listing: int | None = None) -> SyncResult:
     """Put what a source said in force. `listing`: the number that `begin` gave before the source was asked."""
-    version, changed = keep(origin, content, listing)
+    version, changed = versions.keep(origin, content, listing)
     refresh()
     return SyncResult(version, changed, None, (*content.findings, *_parse_source(content)[1]))
 
 
-def failed(message: str, findings: Sequence[Finding] = ()) -> SyncResult:
+def failed(message: str, findings: Sequence[Finding] = (), listing: int | None = None) -> SyncResult:
     """Keep why the source was of no use, and since when; what is in force stays so."""
-    _record_error(message)
-    return SyncResult(_newest_id() or 0, False, message, tuple(findings))
+    versions.fail(message, listing)
+    return SyncResult(versions.newest_id() or 0, False, message, tuple(findings))
 
 
 def lint_file() -> list[Finding]:
@@ -146,67 +121,8 @@ def lint_source(content: Source) -> list[Finding]:
 
 def lint_kept() -> list[Finding]:
     """Every mistake in the newest version; no source is asked."""
-    newest = _newest_id()
+    newest = versions.newest_id()
     return _read_version(newest)[1] if newest else []
-
-
-def known_ids() -> set[str]:
-    """The ids of every product and price of the newest version."""
-    stored = _stored(_newest_id() or 0)
-    return {object_id for object_id, _ in stored.layers} | {str(price.get("id")) for price in stored.prices}
-
-
-def state() -> State:
-    """For the operator's page and the command line."""
-    newest = db.session.scalars(select(CatalogVersion).order_by(CatalogVersion.id.desc()).limit(1)).first()
-    row = db.session.get(CatalogState, 1)
-    return State(
-        version=newest.id if newest else 0,
-        source=newest.source if newest else None,
-        created_at=newest.created_at if newest else None,
-        synced_at=row.synced_at if row else None,
-        error=row.error if row else None,
-        error_since=row.error_since if row else None,
-    )
-
-
-@database.retrying
-def begin() -> int:
-    """A number for a listing of Stripe's objects, to be taken before the first is asked for.
-
-    Of two listings that overlap the one that began later is kept, whichever ends first.
-    """
-    with database.transaction() as session:
-        row = _locked_state(session)
-        row.listings += 1
-        return row.listings
-
-
-@database.retrying
-def keep(origin: str, content: Source, listing: int | None = None) -> tuple[int, bool]:
-    """Store the content as the newest version unless it is that already. Answers it and whether it is new."""
-    with database.transaction() as session:
-        return keep_in(session, origin, content, listing)
-
-
-def keep_in(session: Session, origin: str, content: Source, listing: int | None = None) -> tuple[int, bool]:
-    """`keep` in a transaction of the caller's. This process uses it after `refresh`, others within RECHECK_SECONDS."""
-    written = _canonical(content)
-    digest = _digest(written)
-    row = _locked_state(session)
-    newest = session.execute(
-        select(CatalogVersion.id, CatalogVersion.digest).order_by(CatalogVersion.id.desc()).limit(1)
-    ).first()
-    if newest is not None and listing is not None and listing < row.kept_listing:
-        return newest.id, False
-    row.synced_at, row.error, row.error_since = clock.now(), None, None
-    row.kept_listing = row.kept_listing if listing is None else listing
-    if newest is not None and newest.digest == digest:
-        return newest.id, False
-    version = CatalogVersion(source=origin, digest=digest, content=written, created_at=clock.now())
-    session.add(version)
-    session.flush()
-    return version.id, True
 
 
 def refresh() -> None:
@@ -214,38 +130,13 @@ def refresh() -> None:
     _cache().checked_at = float("-inf")
 
 
-@database.retrying
-def _record_error(message: str) -> None:
-    with database.transaction() as session:
-        fail_in(session, message)
-
-
-def fail_in(session: Session, message: str) -> None:
-    """Keep why the source is of no use, and since when, in a transaction of the caller's."""
-    row = _locked_state(session)
-    row.error = message
-    row.error_since = row.error_since or clock.now()
-
-
-def _locked_state(session: Session) -> CatalogState:
-    """The state's row, made when missing: two syncs at once take turns and store a new content once."""
-    session.execute(text("INSERT INTO catalog_state (id) VALUES (1) ON CONFLICT DO NOTHING"))
-    return session.get_one(CatalogState, 1, with_for_update=True)
-
-
 def read_file() -> Source:
     """The catalog file, made from the default where there never was a catalog. Raises BrokenCatalog."""
     path = settings.current().catalog_file
-    if not os.path.lexists(path) and _default_is_harmless():
+    # Never in place of a real catalog whose file has gone missing.
+    if not os.path.lexists(path) and versions.is_at_most(source.read(source.DEFAULT)):
         _write_default(path)
     return source.read(path)
-
-
-def _default_is_harmless() -> bool:
-    """Whether the default may fill a gap: never in place of a real catalog whose file has gone missing."""
-    with db.engine.connect() as connection:
-        digest = connection.scalar(select(CatalogVersion.digest).order_by(CatalogVersion.id.desc()).limit(1))
-    return digest is None or digest == _digest(_canonical(source.read(source.DEFAULT)))
 
 
 def _write_default(path: Path) -> None:
@@ -258,9 +149,9 @@ def _write_default(path: Path) -> None:
 
 def _refresh(cache: _Cache) -> Catalog:
     """Ask the database for the newest version and parse it when it is another than the one in use."""
-    newest = _newest_id()
+    newest = versions.newest_id()
     if newest is None:
-        newest = 0 if _sells_through_stripe() else sync().version
+        newest = 0 if versions.sells_through_stripe() else sync().version
     if cache.catalog is not None and cache.catalog.version == newest:
         return cache.put(cache.catalog)
     return cache.put(_load(newest))
@@ -272,21 +163,7 @@ def _load(version: int) -> Catalog:
 
 
 def _read_version(version: int) -> tuple[Catalog, list[Finding]]:
-    return _parse_source(_stored(version), version)
-
-
-def _stored(version: int) -> Source:
-    if not version:
-        return Source()
-    with db.engine.connect() as connection:
-        query = select(CatalogVersion.source, CatalogVersion.content).where(CatalogVersion.id == version)
-        origin, content = connection.execute(query).one()
-    stored = json.loads(content)
-    found = stored["products"] if "products" in stored else [(vocabulary.PRODUCT, stored["product"])]
-    prices = stored["prices"]
-    if origin == FILE and _sells_through_stripe():  # until the first sync: nobody can buy the file's prices there
-        prices = [price for price in prices if is_local(price)]
-    return Source([(object_id, metadata) for object_id, metadata in found], prices)
+    return _parse_source(versions.stored(version), version)
 
 
 def _parse_source(content: Source, version: int = 0) -> tuple[Catalog, list[Finding]]:
@@ -297,16 +174,6 @@ def _parse_source(content: Source, version: int = 0) -> tuple[Catalog, list[Find
         product, content.prices, _defaults(), product_id=product_id, origins=several, version=version
     )
     return catalog, [*findings, *found]
-
-
-def _sells_through_stripe() -> bool:
-    return settings.current().stripe_secret_key is not None
-
-
-def _newest_id() -> int | None:
-    # A connection of its own: the request's session may be reading an older snapshot.
-    with db.engine.connect() as connection:
-        return connection.scalar(select(func.max(CatalogVersion.id)))
 
 
 def _defaults() -> Defaults:
@@ -325,16 +192,3 @@ def _defaults() -> Defaults:
 def _cache() -> _Cache:
     cache: _Cache = current_app.extensions.setdefault("catalog", _Cache())
     return cache
-
-
-def _canonical(content: Source) -> str:
-    told: dict[str, Any] = {"prices": list(content.prices)}
-    if [object_id for object_id, _ in content.layers] == [vocabulary.PRODUCT]:
-        told["product"] = content.product
-    else:
-        told["products"] = [list(layer) for layer in content.layers]
-    return json.dumps(told, sort_keys=True, ensure_ascii=False)
-
-
-def _digest(content: str) -> str:
-    return hashlib.sha256(content.encode()).hexdigest()

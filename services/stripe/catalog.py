@@ -19,7 +19,7 @@ from services import catalog
 from services.catalog import BrokenCatalog, Finding, Plan, Source, SyncResult
 from services.catalog.layers import Layer
 from services.catalog.prices import is_local, read_price
-from services.catalog.store import STRIPE
+from services.catalog.versions import STRIPE
 from services.stripe import gateway
 from services.stripe.sync import Apply
 
@@ -42,9 +42,9 @@ def sync() -> SyncResult:
     try:
         content = read()
     except StripeUnavailable as error:
-        return catalog.failed(told(error))
+        return catalog.failed(told(error), listing=listing)
     except BrokenCatalog as broken:
-        return catalog.failed(str(broken.finding), (broken.finding,))
+        return catalog.failed(str(broken.finding), (broken.finding,), listing)
     return catalog.take(STRIPE, content, listing)
 
 
@@ -71,7 +71,7 @@ def changed(found: Mapping[str, Any]) -> Apply | None:
         content = read()
     except BrokenCatalog as broken:
         message = str(broken.finding)
-        return lambda session: catalog.fail_in(session, message)
+        return lambda session: catalog.fail_in(session, message, listing)
 
     def apply(session: Session) -> None:
         catalog.keep_in(session, STRIPE, content, listing)

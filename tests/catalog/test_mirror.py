@@ -289,6 +289,8 @@ def test_of_two_listings_the_one_that_began_later_is_kept(stripe: StripeWorld) -
         assert not kept.take("stripe", old, slow).changed
         assert kept.current().credit_name == "new"
         assert kept.take("stripe", old, kept.begin()).changed, "Stripe was changed back"
+        kept.failed("too late to matter", listing=slow)
+        assert kept.state().error is None
 
 
 def test_an_event_of_ours_lists_anew_and_a_foreign_one_asks_for_nothing(stripe: StripeWorld) -> None:
