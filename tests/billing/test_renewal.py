@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
+import database
+from models.credit import Lot
 from tests import factories, servers
 from tests.factories import Api
 from tests.moments import At
-from tests.stripe_world import SECRET_KEY, WEBHOOK_SECRET, StripeWorld
+from tests.stripe_world import SECRET_KEY, WAYS, WEBHOOK_SECRET, StripeWorld
 
 ON_SQLITE = pytest.mark.parametrize("database", ["sqlite"])
 OUTAGE = "rate_limit"
@@ -52,8 +57,12 @@ class Subscriber:
     @property
     def issued(self) -> list[int]:
         """Allowances ever issued, newest first."""
+        return [entry["change"] for entry in self.entries("allowance")]
+
+    def entries(self, reason: str) -> list[Any]:
+        """Of the ledger, newest first."""
         entries = self.operator.get(f"/ledger?account={self.account}&limit=200").json["data"]
-        return [entry["change"] for entry in entries if entry["reason"] == "allowance"]
+        return [entry for entry in entries if entry["reason"] == reason]
 
     def renew(self) -> None:
         assert self.world.run_job("renew-allowances") == "ok"
@@ -307,3 +316,28 @@ def test_who_subscribes_just_as_their_account_is_closed_is_cancelled(world: Stri
     assert world.end_state(account)["lots"] == [
         ("granted", 100_000_000, 100_000_000, 0, True, False, None, None),
     ]
+
+
+# A long time
+
+
+@pytest.mark.parametrize("price", ["team_month", "team_year"])
+@pytest.mark.parametrize("told", [True, False])
+def test_fourteen_months_over_a_leap_day_bring_one_allowance_each(
+    world: StripeWorld, operator: Api, at: At, price: str, told: bool
+) -> None:
+    """Whether the events come (in any way) or never do; the job runs each day as it does each minute."""
+    at("2027-12-31T10:00:00Z")
+    subscriber = Subscriber(world, operator, price)
+    ways = itertools.cycle(WAYS)
+    while world.sandbox.control.now() < datetime(2029, 2, 28, 12, tzinfo=UTC):
+        world.advance(days=1, minutes=1)
+        subscriber.renew()
+        if told and world.waiting():
+            world.deliver(next(ways))
+    with world.app.app_context(), database.transaction() as session:
+        query = select(Lot.period_start).where(Lot.account_id == subscriber.account, Lot.kind == "allowance")
+        starts = sorted(session.scalars(query))
+    assert [(one.year, one.month) for one in starts] == [(2027 + (11 + n) // 12, (11 + n) % 12 + 1) for n in range(15)]
+    assert [one.day for one in starts] == [31, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31, 31, 28]
+    assert {(one.hour, one.minute) for one in starts} == {(10, 0)}
