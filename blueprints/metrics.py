@@ -82,6 +82,12 @@ class _Vitals:
 def _gauges(now: vitals.Vitals) -> Iterable[Metric]:
     mails = GaugeMetricFamily("spillway_outbox_waiting", "Mails that are not sent yet.", value=now.mails_waiting)
     failing = GaugeMetricFamily("spillway_outbox_failing", "Of these, mails that were tried.", value=now.mails_failing)
+    events = GaugeMetricFamily(
+        "spillway_inbox_waiting", "Events of Stripe's that will be tried again.", value=now.events_waiting
+    )
+    dead = GaugeMetricFamily(
+        "spillway_inbox_dead", "Events of Stripe's that only an operator can replay.", value=now.events_dead
+    )
     lease = GaugeMetricFamily(
         "spillway_scheduler_alive", "Whether a process holds the scheduler's lease.", value=int(now.scheduler_alive)
     )
@@ -92,4 +98,4 @@ def _gauges(now: vitals.Vitals) -> Iterable[Metric]:
     for last in now.last_runs:
         at.add_metric([last.job], last.started_at.timestamp())
         ok.add_metric([last.job], int(last.ok))
-    return [mails, failing, lease, at, ok]
+    return [mails, failing, events, dead, lease, at, ok]

@@ -193,6 +193,10 @@ class EventStatus(enum.StrEnum):
     """Tried for the last time; only an operator's replay runs it again."""
 
 
+UNHANDLED = "status IN ('pending','failed','dead')"
+"""As the index of these few events says it."""
+
+
 class WebhookEvent(Base):
     """The inbox: an event is stored before it is handled. Its effects and `processed_at` commit together."""
 
@@ -201,7 +205,7 @@ class WebhookEvent(Base):
         CheckConstraint("status IN ('pending','processed','ignored','failed','dead')", name="status"),
         CheckConstraint("(status IN ('processed','ignored')) = (processed_at IS NOT NULL)", name="processed"),
         CheckConstraint("attempts >= 0", name="attempts"),
-        partial_index("ix_webhook_events_due", "next_attempt_at", where="status IN ('pending','failed')"),
+        partial_index("ix_webhook_events_due", "next_attempt_at", where=UNHANDLED),
         Index("ix_webhook_events_received_at", "received_at", "id"),
         Index("ix_webhook_events_object_id", "object_id"),
     )

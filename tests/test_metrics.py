@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import database as databases
 import metrics
 from extensions import db
 from jobs import registry
+from models.stripe import WebhookEvent
 from services import leases, mailer
 from tests import factories, servers
 from tests.databases import Sqlite
@@ -186,6 +187,22 @@ def test_what_waits_and_what_runs_is_told(app: Flask, at: Any) -> None:
     with app.app_context():
         leases.release(leases.SCHEDULER, "somebody")
     assert value(counted(app), "scheduler_alive") == 0
+
+
+def test_events_that_wait_and_dead_ones_are_told(sqlite_app: Flask) -> None:
+    def event(number: int, status: str) -> WebhookEvent:
+        now = datetime.now(UTC)
+        times = {"created_at": now, "received_at": now, "next_attempt_at": now}
+        processed_at = now if status == "processed" else None
+        return WebhookEvent(
+            id=f"evt_{number}", type="t", payload="{}", status=status, processed_at=processed_at, **times
+        )
+
+    with sqlite_app.app_context(), databases.transaction() as session:
+        for number, status in enumerate(("pending", "failed", "failed", "dead", "processed")):
+            session.add(event(number, status))
+    found = counted(sqlite_app)
+    assert (value(found, "inbox_waiting"), value(found, "inbox_dead")) == (3, 1)
 
 
 def test_a_job_that_fails_is_told(sqlite_app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,8 +44,8 @@ def upgrade() -> None:
         "ix_webhook_events_due",
         "webhook_events",
         ["next_attempt_at"],
-        sqlite_where=sa.text("status IN ('pending','failed')"),
-        postgresql_where=sa.text("status IN ('pending','failed')"),
+        sqlite_where=sa.text("status IN ('pending','failed','dead')"),
+        postgresql_where=sa.text("status IN ('pending','failed','dead')"),
     )
     op.create_index("ix_webhook_events_object_id", "webhook_events", ["object_id"])
     op.create_index("ix_webhook_events_received_at", "webhook_events", ["received_at", "id"])

@@ -20,7 +20,7 @@ import clock
 import database
 from errors import DatabaseBusy, NotFound, SpillwayError, StripeRefused, StripeUnavailable
 from extensions import db
-from models.stripe import EventStatus, WebhookEvent
+from models.stripe import UNHANDLED, EventStatus, WebhookEvent
 from services import catalog
 from services.stripe import gateway, handlers
 from services.stripe.gateway import BadEvent
@@ -201,8 +201,9 @@ def retry_due(by_hand: bool = False) -> int:
 
 def _due(by_hand: bool) -> list[str]:
     """Oldest first. Sorted here, lest the database reads all that ever came along the index on when they did."""
-    unhandled = text("status IN ('pending','failed')")  # as their index says it
-    query = select(WebhookEvent.received_at, WebhookEvent.id).where(unhandled)
+    query = select(WebhookEvent.received_at, WebhookEvent.id).where(
+        text(UNHANDLED), WebhookEvent.status != EventStatus.DEAD
+    )
     if not by_hand:
         query = query.where(WebhookEvent.next_attempt_at <= _real_now())
     db.session.rollback()
