@@ -21,7 +21,7 @@ from models.stripe import EventStatus
 from models.token import SCOPES
 from services import accounts, backup, people, tokens, verify
 from services.stripe import catalog as stripe_catalog
-from services.stripe import inbox, pull, push, reconcile
+from services.stripe import inbox, moves, pull, push, reconcile
 
 
 class Group(AppGroup):
@@ -203,6 +203,29 @@ def run_job(name: str) -> None:
     """Run one job now."""
     result = registry.run(current_app._get_current_object(), name, by_hand=True)  # type: ignore[attr-defined]
     click.echo(f"{name}: {result.outcome} {result.detail or ''}".rstrip())
+
+
+@stripe_group.command("move")
+@click.option("--to", "price", required=True, help="The price at Stripe that they are to have.")
+@click.option("--from", "from_price", help="Everybody who is on this price.")
+@click.option("--account", "refs", multiple=True, help="Only this account, by id or external id; may be repeated.")
+@click.option("--dry-run", is_flag=True, help="Only say who it would be.")
+def move_subscribers(price: str, from_price: str | None, refs: tuple[str, ...], dry_run: bool) -> None:
+    """Move chosen subscribers to a price, or to what their price says today. Everybody else keeps their terms."""
+    if from_price is None and not refs:
+        raise click.UsageError("Choose them: --from PRICE, --account ACCOUNT, or both.")
+    try:
+        rows = moves.chosen(from_price, moves.account_ids(refs))
+        with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
+            task = bar.add_task("subscribers", total=len(rows))
+            moved = moves.move(
+                rows, price, dry_run=dry_run, progress=lambda done, _total: bar.update(task, completed=done)
+            )
+    except errors.SpillwayError as error:
+        raise _wrong_use(error) from None
+    for one in moved:
+        click.echo(f"{one.account} {one.subscription}: from {one.tier} ({one.price}) to {price}")
+    click.echo(f"{len(moved)} subscribers " + ("would be moved." if dry_run else "moved."))
 
 
 @stripe_group.command("reconcile")

@@ -53,12 +53,15 @@ def ask(subscription_id: str) -> Owned | None:
     return found_at(asked_at, gateway.subscription(subscription_id))
 
 
-def found_at(asked_at: datetime, found: Object) -> Owned | None:
-    """The same for one that Stripe was asked for at that time, with its items' prices and their products."""
+def found_at(asked_at: datetime, found: Object, *, anew: bool = False) -> Owned | None:
+    """The same for one that Stripe was asked for at that time, with its items' prices and their products.
+
+    `anew` takes the terms that its price has today instead of those it was subscribed to.
+    """
     db.session.rollback()  # what this session has read may be older than the newest row
     kept = db.session.get(StripeSubscription, found["id"])
     account_id = kept.account_id if kept is not None else owner(found)
-    sold = _sold(found, kept)
+    sold = _sold(found, None if anew else kept)
     if account_id is None or sold is None:
         return None
     item, plan = sold
