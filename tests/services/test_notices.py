@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -130,15 +131,8 @@ class TestStopping:
         """Whether the next mail of the kind is written."""
         before = len(mailed(app))
         with app.app_context():
-            alerts.raise_now(
-                cast.alice.account_id,
-                AlertKind.LOW_BALANCE,
-                f"n{before}-{len(outbox(app))}",
-                {
-                    "remaining": 1,
-                    "top_up": 100,
-                },
-            )
+            told = {"remaining": 1, "top_up": 100}
+            alerts.raise_now(cast.alice.account_id, AlertKind.LOW_BALANCE, uuid.uuid4().hex, told)
         send(app)
         return len(mailed(app)) > before
 
