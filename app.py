@@ -17,6 +17,7 @@ from blueprints import docs, filters, health, navigation, openapi, security, wir
 from blueprints import metrics as metrics_page
 from blueprints.accounts import api as accounts_api
 from blueprints.admin import mails as admin_mails
+from blueprints.admin import outgoing as admin_outgoing
 from blueprints.admin import pages as admin_pages
 from blueprints.auth import accounts as account_pages
 from blueprints.auth import guard
@@ -91,6 +92,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         controls_pages,
         notifications,
         admin_mails,
+        admin_outgoing,
         billing_pages,
         change_pages,
         checkout_pages,

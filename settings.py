@@ -55,6 +55,7 @@ class Settings:
     settle_unfunded: bool = False
     allow_account_void: bool = False
     operator_only_fields: frozenset[str] = frozenset()
+    webhook_private_networks: bool = False
     mail_url: str | None = field(default=None, repr=False)
     allowed_return_hosts: frozenset[str] = frozenset()
     metrics_token: str | None = field(default=None, repr=False)
@@ -102,6 +103,7 @@ class Settings:
             settle_unfunded=read("SETTLE_UNFUNDED", _switch, False),
             allow_account_void=read("ALLOW_ACCOUNT_VOID", _switch, False),
             operator_only_fields=read("OPERATOR_ONLY_FIELDS", _usage_fields, frozenset()),
+            webhook_private_networks=read("WEBHOOK_PRIVATE_NETWORKS", _switch, False),
             mail_url=mail_url,
             allowed_return_hosts=read("ALLOWED_RETURN_HOSTS", _names, frozenset()),
             metrics_token=read("METRICS_TOKEN", _secret, None),

@@ -15,7 +15,7 @@ import database
 import metrics
 from extensions import db
 from models.operation import JobRun
-from services import credits, holds, mailer, notices, pruning, spikes
+from services import credits, holds, mailer, notices, outgoing, pruning, spikes
 from services.stripe import catalog as stripe_catalog
 from services.stripe import customers, gateway, inbox, reconcile, subscriptions
 
@@ -87,6 +87,7 @@ JOBS = {
         Job("reconcile", 86400, lambda _by_hand: _reconcile(), hour=3),
         Job("dunning", 60, lambda _by_hand: subscriptions.dun_due()),
         Job("spike-alerts", 600, lambda _by_hand: spikes.look()),
+        Job("deliver-webhooks", 10, outgoing.deliver_due),
         Job("send-outbox", 15, _send_outbox),
         Job("prune", 3600, lambda _by_hand: pruning.prune()),
     )

@@ -1,5 +1,17 @@
 """Typed models, enums and constraints. Importing the package registers every table."""
 
-from models import account, alert, catalog, credit, invitation, operation, stripe, token, usage, user
+from models import account, alert, catalog, credit, invitation, operation, outgoing, stripe, token, usage, user
 
-__all__ = ["account", "alert", "catalog", "credit", "invitation", "operation", "stripe", "token", "usage", "user"]
+__all__ = [
+    "account",
+    "alert",
+    "catalog",
+    "credit",
+    "invitation",
+    "operation",
+    "outgoing",
+    "stripe",
+    "token",
+    "usage",
+    "user",
+]

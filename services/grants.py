@@ -11,10 +11,11 @@ from sqlalchemy import Connection, update
 
 import database
 import settings
+from amounts import to_credits
 from errors import AccountClosed, IdempotencyConflict, NoAllowance, ValidationError
 from models.credit import CapCounter, Kind, Lot, Reason
 from rows import run
-from services import agreed, allowances, balances, credits, plans
+from services import agreed, allowances, balances, credits, outgoing, plans
 from services.books import LOTS, RECORDS, SUBSCRIPTIONS, Book
 
 
@@ -48,6 +49,8 @@ def grant(
         book.new_entries[-1].cause_id = lot.id
         settle_unfunded(books.conn, book, lot)
         answer = {"lot": lot.id, "balance": balances.short_balance(book)}
+        told = answer | {"credits": to_credits(amount), "reason": reason}
+        outgoing.emit(books.conn, "credits.granted", account_id, told)
         lot.idempotency_key, lot.request, lot.answer = key, json.dumps(request), dump_answer(answer)
     return answer, False
 

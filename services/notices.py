@@ -19,7 +19,7 @@ from extensions import db
 from models.account import Account, Membership, Role
 from models.alert import Alert, AlertKind, Unsubscription
 from models.user import User
-from services import accounts, alerts, letters, mailer
+from services import accounts, alerts, letters, mailer, outgoing
 
 _PAGE = 100
 
@@ -68,6 +68,10 @@ def _write(drafts: dict[str, list[dict[str, Any]]]) -> None:
             if session.execute(claim).rowcount:  # type: ignore[attr-defined]
                 for mail in mails:
                     mailer.queue(session, **mail)
+                alert = session.scalars(select(Alert).where(Alert.id == alert_id)).one()
+                outgoing.emit(
+                    session.connection(), "alert.created", alert.account_id, alerts.render(alert, clock.now())
+                )
 
 
 def _worth_a_mail(found: Sequence[Alert]) -> list[Alert]:

@@ -142,6 +142,14 @@ PAGES: dict[str, Visit] = {
     "POST /api/unsubscribe/<signed>": Visit("public", "/api/unsubscribe/wrong", gone=404),
     "GET /admin/mails": Visit("operator"),
     "GET /admin/mails/<kind>": Visit("operator", "/admin/mails/spike"),
+    "GET /admin/webhooks": Visit("operator"),
+    "POST /admin/webhooks": Visit("operator", sent={"url": "https://example.com/"}),
+    "POST /admin/webhooks/<endpoint_id>/on": Visit("operator", "/admin/webhooks/whe_none/on"),
+    "POST /admin/webhooks/<endpoint_id>/off": Visit("operator", "/admin/webhooks/whe_none/off"),
+    "POST /admin/webhooks/<endpoint_id>/test": Visit("operator", "/admin/webhooks/whe_none/test"),
+    "POST /admin/webhooks/deliveries/<delivery_id>/again": Visit(
+        "operator", "/admin/webhooks/deliveries/dlv_none/again"
+    ),
     "GET /admin": Visit("operator"),
     "GET /admin/catalog": Visit("operator"),
     "POST /admin/catalog/sync": Visit("operator"),

@@ -62,8 +62,65 @@ def upgrade() -> None:
     )
     op.add_column("mails", sa.Column("html", sa.Text(), nullable=True))
     op.add_column("mails", sa.Column("unsubscribe", sa.Text(), nullable=True))
+    _create_outgoing()
     untold = sa.text("told_at IS NULL")
     op.create_index("ix_alerts_untold", "alerts", ["created_at"], sqlite_where=untold, postgresql_where=untold)
+
+
+def _create_outgoing() -> None:
+    op.create_table(
+        "outgoing_endpoints",
+        sa.Column("id", types.id_type(), nullable=False),
+        sa.Column("url", sa.String(length=500), nullable=False),
+        sa.Column("secret", sa.String(length=100), nullable=False),
+        sa.Column("created_at", types.UtcDateTime(), nullable=False),
+        sa.Column("disabled_at", types.UtcDateTime(), nullable=True),
+        sa.Column("disabled_reason", sa.String(length=200), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_outgoing_endpoints")),
+    )
+    op.create_table(
+        "outgoing_events",
+        sa.Column("id", types.id_type(), nullable=False),
+        sa.Column("type", sa.String(length=60), nullable=False),
+        sa.Column("account_id", types.id_type(), nullable=True),
+        sa.Column("payload", sa.Text(), nullable=False),
+        sa.Column("created_at", types.UtcDateTime(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_outgoing_events")),
+    )
+    op.create_index("ix_outgoing_events_created_at", "outgoing_events", ["created_at", "id"])
+    op.create_table(
+        "outgoing_deliveries",
+        sa.Column("id", types.id_type(), nullable=False),
+        sa.Column("event_id", types.id_type(), nullable=False),
+        sa.Column("endpoint_id", types.id_type(), nullable=False),
+        sa.Column("status", sa.String(length=20), nullable=False),
+        sa.Column("attempts", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("answer", sa.Integer(), nullable=True),
+        sa.Column("error", sa.String(length=500), nullable=True),
+        sa.Column("created_at", types.UtcDateTime(), nullable=False),
+        sa.Column("next_attempt_at", types.UtcDateTime(), nullable=False),
+        sa.Column("last_attempt_at", types.UtcDateTime(), nullable=True),
+        sa.Column("delivered_at", types.UtcDateTime(), nullable=True),
+        sa.CheckConstraint("status IN ('pending','delivered','dead')", name=op.f("ck_outgoing_deliveries_status")),
+        sa.CheckConstraint(
+            "(status = 'delivered') = (delivered_at IS NOT NULL)", name=op.f("ck_outgoing_deliveries_delivered")
+        ),
+        sa.ForeignKeyConstraint(
+            ["event_id"], ["outgoing_events.id"], name=op.f("fk_outgoing_deliveries_event_id_outgoing_events")
+        ),
+        sa.ForeignKeyConstraint(
+            ["endpoint_id"],
+            ["outgoing_endpoints.id"],
+            name=op.f("fk_outgoing_deliveries_endpoint_id_outgoing_endpoints"),
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_outgoing_deliveries")),
+        sa.UniqueConstraint("event_id", "endpoint_id", name=op.f("uq_outgoing_deliveries_event_id_endpoint_id")),
+    )
+    op.create_index("ix_outgoing_deliveries_created_at", "outgoing_deliveries", ["created_at", "id"])
+    due = sa.text("status = 'pending'")
+    op.create_index(
+        "ix_outgoing_deliveries_due", "outgoing_deliveries", ["next_attempt_at"], sqlite_where=due, postgresql_where=due
+    )
 
 
 def _index_lots(where: str) -> None:
@@ -73,6 +130,8 @@ def _index_lots(where: str) -> None:
 
 
 def downgrade() -> None:
+    for table in ("outgoing_deliveries", "outgoing_events", "outgoing_endpoints"):
+        op.drop_table(table)
     op.drop_column("mails", "unsubscribe")
     op.drop_column("mails", "html")
     op.drop_table("unsubscriptions")
