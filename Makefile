@@ -47,6 +47,7 @@ format: setup ## Let ruff lay out the code
 	@$(PY) -m ruff format .
 
 bench: setup ## Measure against a bare endpoint and raw SQL
+	@$(PY) -m benchmarks.forecasts
 	@$(PY) -m benchmarks $(ARGS)
 
 lock: setup ## Renew requirements.lock from pyproject.toml

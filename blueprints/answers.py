@@ -297,6 +297,7 @@ ANSWERS: dict[str, Schema] = {
             "forecast": _object(
                 {
                     "period_end_credits": _NUMBER,
+                    "range": _maybe(_object({"low": _NUMBER, "high": _NUMBER})),
                     "runs_out": _maybe(_object({"earliest": _TIME, "likely": _TIME, "latest": _TIME})),
                     "enough_history": _BOOLEAN,
                 }

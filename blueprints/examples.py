@@ -356,6 +356,7 @@ ANSWERS: dict[str, Any] = {
         "daily_average": 620,
         "forecast": {
             "period_end_credits": 18_600,
+            "range": {"low": 16_900, "high": 20_300},
             "runs_out": {
                 "earliest": "2026-12-07T00:00:00Z",
                 "likely": "2026-12-11T00:00:00Z",

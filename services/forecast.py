@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
@@ -12,15 +13,17 @@ import database
 from amounts import MICRO, to_credits
 from models.usage import UsageRecord
 from rows import run
-from services import alerts, balances, plans, summaries
+from services import agreed, alerts, balances, plans, prediction, summaries
 from services.books import SUBSCRIPTIONS
 from services.usage import AHEAD
 
 _DAY, _MICROSECOND = timedelta(days=1), timedelta(microseconds=1)
-_WINDOWS = (3, 7, 14, 28)
-"""Days over which usage is averaged, today among them: the longest tells the likely rate, the extremes the range."""
 _ENOUGH = 3
-"""Days of history without which nothing is said about when credits run out."""
+"""Days of history without which nothing is said about where they lead."""
+_AHEAD = 63
+"""Days that are foretold one by one; after them the last week goes on."""
+_WIDEST = Decimal("0.75")
+"""No range of dates is told as if less than a quarter of the expected might be used."""
 _FARTHEST = Decimal(3650)
 """Days ahead beyond which credits do not run out."""
 
@@ -36,8 +39,9 @@ def stats(account_id: str) -> dict[str, Any]:
         renews = plans.included_in(book, subscription) > 0
     used = used_in_period(account_id, start, now)
     average = used / max(Decimal(1), _days(now - start))
-    rates = _rates(account_id, now)
-    rate = rates[-1] if rates else average
+    path = _path(account_id, now)
+    rest = path.until(end) if path is not None else average * max(Decimal(0), _days(end - now))
+    apart = rest * path.spread if path is not None else None
     return {
         "account": account_id,
         "period": {"start": start, "end": end},
@@ -46,9 +50,10 @@ def stats(account_id: str) -> dict[str, Any]:
         "percent": _percent(used, available),
         "daily_average": to_credits(_whole(average)),
         "forecast": {
-            "period_end_credits": to_credits(_whole(used + rate * max(Decimal(0), _days(end - now)))),
-            "runs_out": _runs_out(now, available, rates, renewal=end if renews else None),
-            "enough_history": bool(rates),
+            "period_end_credits": to_credits(_whole(used + rest)),
+            "range": None if apart is None else _range(used + rest, apart),
+            "runs_out": _runs_out(path, available, renewal=end if renews else None),
+            "enough_history": path is not None,
         },
         "alerts": [alerts.render(alert, now) for alert in alerts.standing(account_id)],
         "as_of": now,
@@ -83,41 +88,76 @@ def daily(account_id: str, start: datetime, now: datetime) -> dict[datetime, int
     return {bucket["start"]: int(bucket["credits"] * MICRO) for bucket in found}
 
 
-def _rates(account_id: str, now: datetime) -> list[Decimal]:
-    """Micro-credits per day over each window, or nothing where the history is too short to tell."""
-    today = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    by_day = daily(account_id, today - (_WINDOWS[-1] - 1) * _DAY, now)
-    used = [day for day, charged in by_day.items() if charged]
-    if not used or now - used[0] < _ENOUGH * _DAY:
-        return []
-    rates = []
-    for window in _WINDOWS:
-        since = max(used[0], today - (window - 1) * _DAY)
-        total = sum(charged for day, charged in by_day.items() if day >= since)
-        rates.append(total / _days(now - since))
-    return rates
+@dataclass(frozen=True, slots=True)
+class _Path:
+    """What is expected from now on: first the rest of today, then day by day; afterwards as in the last week of it."""
+
+    now: datetime
+    days: list[Decimal]
+    spread: Decimal
+
+    def until(self, end: datetime) -> Decimal:
+        """Micro-credits from now to `end`."""
+        total, moment = Decimal(0), self.now
+        for position in range(_days_between(self.now, end)):
+            following = min(agreed.day_after(moment), end)
+            total += self._of(position) * _days(following - moment)
+            moment = following
+        return total
+
+    def reaches(self, amount: int, factor: Decimal) -> Decimal | None:
+        """After how many days `amount` is used up at `factor` times what is expected; None if not for ages."""
+        left, passed, moment = Decimal(amount), Decimal(0), self.now
+        if not left:
+            return passed
+        for position in range(len(self.days)):
+            following = agreed.day_after(moment)
+            length = _days(following - moment)
+            use = self._of(position) * length * factor
+            if use >= left:
+                return passed + length * left / use
+            left, passed, moment = left - use, passed + length, following
+        usual = self._of(len(self.days)) * factor
+        return passed + left / usual if usual else None
+
+    def _of(self, position: int) -> Decimal:
+        if position < len(self.days):
+            return self.days[position]
+        last = self.days[-7:]
+        return sum(last, Decimal(0)) / len(last)
 
 
-def _runs_out(
-    now: datetime, available: int, rates: list[Decimal], *, renewal: datetime | None
-) -> dict[str, datetime] | None:
+def _path(account_id: str, now: datetime) -> _Path | None:
+    """None where the history is too short to tell."""
+    today = agreed.day_of(now)
+    by_day = daily(account_id, today - prediction.WINDOW * _DAY, now)
+    past = [by_day[day] for day in sorted(by_day) if day < today]
+    used = [position for position, charged in enumerate(past) if charged]
+    if not used or len(past) - used[0] < _ENOUGH:
+        return None
+    seen = prediction.outlook(past[used[0] :], _AHEAD)
+    return _Path(now, seen.days, seen.spread)
+
+
+def _runs_out(path: _Path | None, available: int, *, renewal: datetime | None) -> dict[str, datetime] | None:
     """When the available credits are used up; None where that is not known or a new allowance comes first.
 
     With an allowance to come, its renewal is the latest: after that they would not run out.
     """
-    positive = [rate for rate in rates if rate > 0]
-    if not positive:
+    if path is None:
         return None
-    last = _FARTHEST if renewal is None else _days(renewal - now)
-    likely = available / rates[-1]
-    if likely >= last:
+    last = _FARTHEST if renewal is None else _days(renewal - path.now)
+    spread = min(path.spread, _WIDEST)
+    likely = path.reaches(available, Decimal(1))
+    if likely is None or likely >= last:
         return None
-    days = {
-        "earliest": available / max(positive),
-        "likely": likely,
-        "latest": min(last, available / min(positive)),
-    }
-    return {name: now + timedelta(seconds=int(count * 86400)) for name, count in days.items()}
+    earliest, latest = path.reaches(available, 1 + spread), path.reaches(available, 1 - spread)
+    days = {"earliest": earliest or likely, "likely": likely, "latest": last if latest is None else min(last, latest)}
+    return {name: path.now + _seconds(count) for name, count in days.items()}
+
+
+def _seconds(days: Decimal) -> timedelta:
+    return timedelta(seconds=int((days * 86400).to_integral_value(ROUND_HALF_UP)))
 
 
 def _percent(used: int, available: int) -> int | Decimal:
@@ -126,6 +166,15 @@ def _percent(used: int, available: int) -> int | Decimal:
         return 0
     hundredths = (Decimal(used) / (used + available) * 10_000).to_integral_value(ROUND_HALF_UP)
     return to_credits(int(hundredths) * MICRO // 100)
+
+
+def _range(likely: Decimal, apart: Decimal) -> dict[str, int | Decimal]:
+    return {"low": to_credits(_whole(likely - apart)), "high": to_credits(_whole(likely + apart))}
+
+
+def _days_between(start: datetime, end: datetime) -> int:
+    """How many UTC days the time from `start` to `end` touches."""
+    return max(0, (agreed.day_of(end - _MICROSECOND) - agreed.day_of(start)).days + 1)
 
 
 def _days(distance: timedelta) -> Decimal:

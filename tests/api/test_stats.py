@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -28,7 +29,7 @@ def test_a_new_account(app: Flask, operator: Api, at: At) -> None:
         "remaining": 100,
         "percent": 0,
         "daily_average": 0,
-        "forecast": {"period_end_credits": 0, "runs_out": None, "enough_history": False},
+        "forecast": {"period_end_credits": 0, "range": None, "runs_out": None, "enough_history": False},
         "alerts": [],
         "as_of": "2026-11-21T10:00:00Z",
     }
@@ -105,7 +106,8 @@ class TestForecast:
         self.steady(operator, at, 1, 10)
         told = stats(operator)
         assert told["daily_average"] == 10
-        assert told["forecast"] == {"period_end_credits": 310, "runs_out": None, "enough_history": False}
+        nothing = {"range": None, "runs_out": None, "enough_history": False}
+        assert told["forecast"] == nothing | {"period_end_credits": 310}
 
     def test_the_average_is_of_the_days_gone_by(self, app: Flask, operator: Api, at: At) -> None:
         self.steady(operator, at, 1, 10)
@@ -120,14 +122,35 @@ class TestForecast:
         forecast = told["forecast"]
         assert forecast["enough_history"]
         assert forecast["period_end_credits"] == Decimal("608.333333"), "200, and 20 a day for 20 days and 10 hours"
+        assert forecast["range"] == dict.fromkeys(("low", "high"), forecast["period_end_credits"])
         assert forecast["runs_out"] == dict.fromkeys(("earliest", "likely", "latest"), "2026-12-21T00:00:00Z")
+
+    def test_the_rest_of_today_counts_by_the_hour(self, app: Flask, operator: Api, at: At) -> None:
+        self.steady(operator, at, 10, 24)
+        at("2026-11-11T18:00:00Z")
+        forecast = stats(operator)["forecast"]
+        assert forecast["period_end_credits"] == 240 + 6 + 19 * 24 + 10
+        assert forecast["runs_out"]["likely"] == "2026-12-13T10:00:00Z", "760 are left: 6, then 31 days and ten hours"
+
+    def test_the_rhythm_of_the_week_is_known(self, app: Flask, operator: Api, at: At) -> None:
+        for day in range(42):  # from a Monday on, nothing at weekends
+            at((datetime(2026, 9, 7, 10, tzinfo=UTC) + timedelta(days=day)).isoformat())
+            if day == 0:
+                open_account(operator, credits=10_000)
+            if day % 7 < 5:
+                use(operator, 10)
+        at("2026-10-19T00:00:00Z")
+        set_plan(operator, "acme")  # a period from Monday on: a month with 23 days of work
+        forecast = stats(operator)["forecast"]
+        assert 210 < forecast["period_end_credits"] < 240
+        assert forecast["range"]["low"] < forecast["period_end_credits"] < forecast["range"]["high"]
 
     def test_a_busy_end_makes_a_range(self, app: Flask, operator: Api, at: At) -> None:
         self.steady(operator, at, 10, 10)
         use(operator, 100)
         at("2026-11-11T00:00:00Z")
         runs_out = stats(operator)["forecast"]["runs_out"]
-        assert runs_out["earliest"] < runs_out["likely"] == "2026-12-21T00:00:00Z" == runs_out["latest"]
+        assert runs_out["earliest"] < runs_out["likely"] < runs_out["latest"]
 
     def test_an_allowance_that_lasts_does_not_run_out(self, app: Flask, operator: Api, at: At) -> None:
         self.steady(operator, at, 5, 10)
@@ -140,7 +163,7 @@ class TestForecast:
         self.steady(operator, at, 5, 10)
         set_plan(operator, "acme", included_credits=10)
         use(operator, 700)
-        at("2026-11-25T10:00:00Z")
+        at("2026-11-06T10:00:00Z")
         told = stats(operator)
         assert told["forecast"]["runs_out"]["latest"] <= told["period"]["end"]
 

@@ -31,7 +31,7 @@ def test_from_too_little_history_to_a_range_of_days(operator: Api, cast: factori
     at("2026-11-30T00:00:00Z")
     words = shown(cast).text
     assert "36 used so far, 4.194175 a day." in words
-    assert "run out between 2026-12-08 and 2026-12-16 , most likely around 2026-12-16" in words
+    assert "run out between 2026-12-13 and 2026-12-18 , most likely around 2026-12-16" in words
 
 
 def test_credits_that_last(operator: Api, cast: factories.Cast, at: At) -> None:
