@@ -18,6 +18,7 @@ ONLY_IN = {
     "setup_intent_data": {"setup"},
     "customer_creation": {"payment", "setup"},
     "invoice_creation": {"payment"},
+    "payment_method_collection": {"subscription"},
 }
 KEPT = frozenset(
     [
@@ -68,6 +69,8 @@ def _check(params: Tree, mode: str) -> None:
     for name, modes in ONLY_IN.items():
         if name in params and mode not in modes:
             raise invalid(f"You can not pass `{name}` in `{mode}` mode.", name)
+    if mode == "setup" and "currency" not in params and "allowed_payment_method_types" not in params:
+        raise invalid("`currency` is required in `setup` mode.", "currency", "parameter_missing")
     if params.get("payment_intent_data", {}).get("capture_method") == "manual":
         raise invalid("The sandbox captures automatically only.", "payment_intent_data[capture_method]")
     refuse(params.get("payment_intent_data", {}), ("application_fee_amount", "transfer_data", "on_behalf_of"))

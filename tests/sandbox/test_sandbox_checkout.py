@@ -258,6 +258,8 @@ def test_a_subscription_begun_and_not_paid_ends_with_its_session(shop: Shop) -> 
         {"discounts": [{"coupon": "x"}]},
         {"ui_mode": "elements"},
         {"expires_at": 1},
+        {"payment_method_collection": "always"},
+        {"mode": "setup", "line_items": []},
     ],
 )
 def test_what_checkout_refuses(shop: Shop, changes: dict[str, Any]) -> None:
