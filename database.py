@@ -187,6 +187,10 @@ class _OneAtATime(threading.local):
 
     _writes = False
 
+    @property
+    def writes(self) -> bool:
+        return self._writes
+
     def __enter__(self) -> None:
         if self._writes:
             raise RuntimeError("a write transaction inside a write transaction")
@@ -197,6 +201,11 @@ class _OneAtATime(threading.local):
 
 
 _one_at_a_time = _OneAtATime()
+
+
+def is_writing() -> bool:
+    """Whether this thread is in a write transaction, with which others may be waiting."""
+    return _one_at_a_time.writes
 
 
 @contextmanager

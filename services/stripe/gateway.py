@@ -17,6 +17,7 @@ from typing import Any
 import stripe
 from flask import current_app
 
+import database
 import settings
 from errors import CardDeclined, SpillwayError, StripeNotConfigured, StripeRefused, StripeUnavailable
 
@@ -289,7 +290,11 @@ def events(params: Params) -> Iterator[Object]:
 
 
 def _v1() -> Any:
-    """The API of this app's client; one per process. Raises StripeNotConfigured."""
+    """The API of this app's client; one per process. Raises StripeNotConfigured, and RuntimeError under a lock: whoever
+    waits for that must not wait for Stripe.
+    """
+    if database.is_writing():
+        raise RuntimeError("a call to Stripe inside a write transaction")
     known: dict[str, Any] = current_app.extensions
     if "stripe" not in known:
         known["stripe"] = _client()
