@@ -204,6 +204,17 @@ class TestEnding:
         customer.pass_days(32)
         assert customer.plan == ("free", 0, 0)
 
+    def test_paused_and_resumed(self, customer: Customer) -> None:
+        """Paused in the dashboard, resumed by the customer: what was left of the allowance comes back."""
+        changed(customer.wants("team"))
+        customer.spend(100)
+        v1 = customer.world.client.v1
+        v1.subscriptions.pause(v1.subscriptions.list().data[0].id, params={"type": "subscription"})
+        customer.world.settle()
+        assert customer.plan == ("free", 0, 0)
+        assert changed(customer.api.post("/stripe/subscription/resume", {}))["status"] == "active"
+        assert customer.plan == ("team", 5000, 4900)
+
 
 def test_without_stripe_nothing_can_be_started(app: Flask) -> None:
     api = Api(app, factories.token(app, factories.account(app), "billing"))
