@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 import clock
 import database as db
 import rows
+from jobs import registry
 from models.credit import CapCounter
 from services import verify
 from tests import servers
@@ -393,6 +394,18 @@ def test_caps_cost_no_round_trip_and_accounts_without_any_nothing(acme: Api, mon
     assert len(plain) == len(capped) == 2, "one call reads, one writes"
     assert [len(groups) for groups in plain] == [len(groups) for groups in capped]
     assert "cap_counters" not in str(plain) and "cap_counters" in capped[0][-1]
+
+
+def test_days_that_are_over_are_thrown_away(acme: Api, app: Flask, at: At) -> None:
+    limit(acme, cap("account", "day", 50), cap("account", "period", 50))
+    use(acme, 10)
+    at("2026-11-24T10:00:00Z")
+    use(acme, 5)
+    assert registry.run(app, "prune").outcome == "ok"
+    reached(spend(acme, 40), 15, window="period")
+    reached(spend(acme, 46), 5, window="day")
+    with app.app_context(), db.snapshot() as conn:
+        assert len(conn.execute(select(CapCounter)).all()) == 2
 
 
 def test_verify_finds_a_wrong_counter(acme: Api, app: Flask) -> None:

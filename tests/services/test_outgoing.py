@@ -25,6 +25,7 @@ from services import outgoing, posting
 from services.posting import NotSent
 from tests import factories, html
 from tests.factories import Api, Person
+from tests.moments import At
 from tests.together import at_once
 
 PRIVATE = pytest.mark.settings(webhook_private_networks=True)
@@ -177,6 +178,17 @@ class TestDelivering:
         give(operator)
         assert deliver(app) == 0
         assert "ConnectionRefusedError" in str(deliveries(app)[0].error)
+
+    def test_the_log_is_thrown_away_in_the_end(self, app: Flask, operator: Api, product: Product, at: At) -> None:
+        listen(app, product.url)
+        acme(operator)
+        give(operator)
+        at.forward(days=100)
+        registry.run(app, "prune")
+        assert len(deliveries(app)) == 1, "it is still to be sent"
+        assert deliver(app) == 1
+        registry.run(app, "prune")
+        assert deliveries(app) == []
 
     def test_two_processes_send_once(self, app: Flask, operator: Api, product: Product) -> None:
         listen(app, product.url)
