@@ -26,8 +26,10 @@ _NO_PAYLOAD = "{}"
 
 @database.retrying
 def prune() -> int:
-    """Delete sent mails, webhooks and invitations nobody took after 90 days, counted attempts and days of caps after two;
-    how many rows went.
+    """Delete what has served its time; how many rows went.
+
+    Sent mails, delivered webhooks and invitations nobody took go after 90 days, counted attempts and days of caps after
+    two.
 
     Of Stripe's events those that were ignored go after 90 days, and what the processed ones told: it names people, and
     Stripe itself sends no event again after 30. That they came is kept. What failed stays whole.
