@@ -134,7 +134,7 @@ def test_the_older_of_two_takes_over_when_it_is_known_last(world: StripeWorld, o
     account = factories.account(world.app)
     older = world.subscribe(account)
     late = world.waiting()
-    world._sent.update(one["id"] for one in late)
+    world.lose()
     at.forward(seconds=5)
     world.subscribe(account, "starter_month")
     world.deliver()
@@ -250,6 +250,7 @@ def test_the_subscription_and_its_invoices_as_the_api_shows_them(
         "cancel_at": None,
         "trial_end": None,
         "ends_at": None,
+        "past_due": None,
     }
     subscriber.change(cancel_at_period_end=True)
     world.deliver()
