@@ -16,8 +16,8 @@ import metrics
 from extensions import db
 from models.operation import JobRun
 from services import credits, holds, mailer, notices, outgoing, pruning, spikes
+from services.stripe import cards, customers, gateway, inbox, reconcile, subscriptions
 from services.stripe import catalog as stripe_catalog
-from services.stripe import customers, gateway, inbox, reconcile, subscriptions
 
 _log = logging.getLogger("spillway.jobs")
 _PAGE = 500
@@ -85,7 +85,7 @@ JOBS = {
         Job("create-customers", 60, lambda _by_hand: customers.create_missing()),
         Job("retry-inbox", 30, inbox.retry_due),
         Job("reconcile", 86400, lambda _by_hand: _reconcile(), hour=3),
-        Job("dunning", 60, lambda _by_hand: subscriptions.dun_due()),
+        Job("dunning", 60, lambda _by_hand: subscriptions.dun_due() + cards.note_expiring()),
         Job("spike-alerts", 600, lambda _by_hand: spikes.look()),
         Job("deliver-webhooks", 10, outgoing.deliver_due),
         Job("send-outbox", 15, _send_outbox),

@@ -131,6 +131,12 @@ def raise_(
     run(conn, [ALERTS.insert(conn, [alert], "ended_at")])
 
 
+def was_told(account_id: str, kind: AlertKind, occasion: str) -> bool:
+    """Whether this occasion has an alert, standing or not."""
+    db.session.rollback()
+    return db.session.get(Alert, (account_id, f"{kind}:{occasion}")) is not None
+
+
 def settle(conn: Connection, account_id: str, kind: AlertKind) -> None:
     """Alerts of this kind are no longer true; in the caller's transaction."""
     standing = update(Alert).where(Alert.account_id == account_id, Alert.kind == kind.value, Alert.ended_at.is_(None))

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from sqlalchemy import Connection
+
 import clock
+from models.account import AccountStatus
+from models.alert import AlertKind
 from models.stripe import StripeStatus
+from services import alerts
+from services.books import Book
 from services.stripe import gateway
 from services.stripe.gateway import Object
 from services.stripe.sync import moment
 
+_TOLD = 3
+"""After so many failed attempts nobody is told again: the plan has ended by then."""
 Unpaid = tuple[datetime | None, int]
 _MAY_BE = (StripeStatus.PAST_DUE, StripeStatus.UNPAID, StripeStatus.CANCELED)
 
@@ -38,3 +46,17 @@ def _failed_at(invoice: Object) -> datetime | None:
         return moment((invoice.get("status_transitions") or {}).get("finalized_at") or invoice["created"])
     due = moment(invoice.get("due_date"))
     return due if due is not None and due <= clock.now() else None
+
+
+def tell(conn: Connection, book: Book, subscription_id: str, unpaid: Unpaid) -> None:
+    """Alert the account of a failed attempt, once for each; in the transaction that learned of it.
+
+    What was told is no longer true once the account is active again.
+    """
+    since, attempts = unpaid
+    if since is not None and book.account.status != AccountStatus.ACTIVE:
+        number = min(max(1, attempts), _TOLD)
+        occasion = f"{subscription_id}:{since.isoformat()}:{number}"
+        alerts.raise_(conn, book.account.id, AlertKind.PAYMENT_FAILED, occasion, {"attempts": number})
+    elif book.account.status == AccountStatus.ACTIVE:
+        alerts.settle(conn, book.account.id, AlertKind.PAYMENT_FAILED)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 
-from sqlalchemy import select
+from sqlalchemy import exists, select
 
+import clock
 import ids
 import settings
 from errors import StripeRefused
 from extensions import db
-from models.stripe import StripeCustomer
+from models.alert import AlertKind
+from models.stripe import IN_FORCE, StripeCustomer, StripeSubscription
+from services import alerts
 from services.stripe import customers, gateway, sync
 from services.stripe.gateway import Object
 from services.stripe.sync import Apply
+
+_SOON = timedelta(days=30)
 
 
 @dataclass(frozen=True)
@@ -95,3 +101,31 @@ def prepare_method(method_id: str) -> Apply | None:
         query = select(StripeCustomer.id).where(StripeCustomer.payment_method == method_id)
         customer_id = db.session.scalars(query).first()
     return customers.prepare(customer_id) if customer_id else None
+
+
+# Cards that end
+
+
+def note_expiring() -> int:
+    """Alert the accounts whose card expires this month or within thirty days, once for each card; how many."""
+    now = clock.now()
+    soon = now + _SOON
+    month = StripeCustomer.card_exp_year * 12 + StripeCustomer.card_exp_month
+    query = select(StripeCustomer).where(
+        StripeCustomer.deleted_at.is_(None),
+        month.between(now.year * 12 + now.month, soon.year * 12 + soon.month),
+        exists().where(
+            StripeSubscription.account_id == StripeCustomer.account_id,
+            StripeSubscription.status.in_([status.value for status in IN_FORCE]),
+        ),
+    )
+    db.session.rollback()
+    told = 0
+    for row in db.session.scalars(query).all():
+        expires = f"{row.card_exp_year:04d}-{row.card_exp_month:02d}"
+        occasion = f"{row.payment_method}:{expires}"
+        if not alerts.was_told(row.account_id, AlertKind.CARD_EXPIRING, occasion):
+            details = {"last4": row.card_last4, "expires": expires}
+            alerts.raise_now(row.account_id, AlertKind.CARD_EXPIRING, occasion, details, ends_at=soon)
+            told += 1
+    return told

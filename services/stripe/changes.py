@@ -98,7 +98,8 @@ def resume(account_id: str) -> Changed:
     """Go on with a subscription that was to end, or was paused. Raises NotFound where there is none."""
     running = _required(account_id)
     if running["status"] == StripeStatus.PAUSED:
-        gateway.resume_subscription(str(running["id"]), {"billing_cycle_anchor": {"type": "unchanged"}}, _anew("resume"))
+        params = {"billing_cycle_anchor": {"type": "unchanged"}}
+        gateway.resume_subscription(str(running["id"]), params, _anew("resume"))
     elif running.get("cancel_at_period_end"):
         _update(running, {"cancel_at_period_end": False})
     elif running.get("cancel_at"):

@@ -72,6 +72,7 @@ def found_at(asked_at: datetime, found: Object, *, anew: bool = False) -> Owned 
         with credits.within(session.connection(), [account_id], terms) as books:
             _mirror(session, account_id, found, item, plan, unpaid, asked_at)
             plans.settle(books.conn, books[account_id])
+            arrears.tell(books.conn, books[account_id], found["id"], unpaid)
 
     return Owned(account_id, apply)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import clock
 from tests import factories
 from tests.buying.helpers import tenant
 from tests.factories import Api
@@ -77,6 +78,21 @@ def test_from_the_first_failure_to_suspension_and_back(subscriber: Subscriber) -
     assert subscriber.state == ("active", "team", 4000, 25), "exactly what was taken"
 
 
+def test_each_failed_attempt_is_told_once_and_paying_ends_it(subscriber: Subscriber) -> None:
+    def standing() -> list[str]:
+        return [alert["kind"] for alert in subscriber.api.get("/alerts").json["data"] if alert["standing"]]
+
+    subscriber.world.sandbox.control.settings(retry_days=[2, 4, 30])
+    subscriber.fail_renewal()
+    assert standing() == ["payment_failed"]
+    subscriber.world.settle("duplicated")
+    assert standing() == ["payment_failed"]
+    subscriber.pass_days(2.5)
+    assert standing() == ["payment_failed"] * 2
+    subscriber.pay()
+    assert "payment_failed" not in standing()
+
+
 def test_the_third_failed_attempt_ends_the_grace(subscriber: Subscriber) -> None:
     subscriber.world.sandbox.control.settings(retry_days=[1, 2, 30])
     subscriber.fail_renewal()
@@ -130,3 +146,22 @@ def test_another_paid_subscription_clears_the_account(subscriber: Subscriber) ->
     subscriber.world.subscribe(subscriber.account_id, "starter_month")
     subscriber.world.settle()
     assert subscriber.state == ("active", "starter", 1000, 40)
+
+
+def test_a_card_that_expires_soon_is_told_once(subscriber: Subscriber) -> None:
+    def told() -> list[dict[str, Any]]:
+        return [one for one in subscriber.api.get("/alerts").json["data"] if one["kind"] == "card_expiring"]
+
+    world = subscriber.world
+    world.run_job("dunning")
+    assert told() == []
+    [method] = [one for one in world.sandbox.control.dump("payment_method") if one["customer"]][:1]
+    soon = {"exp_month": clock.now().month, "exp_year": clock.now().year}
+    customer = world.customer(subscriber.account_id)
+    world.client.v1.payment_methods.update(method["id"], params={"card": soon})
+    world.client.v1.customers.update(customer, params={"invoice_settings": {"default_payment_method": method["id"]}})
+    world.settle()
+    for _ in range(2):
+        world.run_job("dunning")
+        [alert] = told()
+        assert alert["details"]["last4"] == "4242"
