@@ -13,7 +13,7 @@ from sqlalchemy import Connection, select, update
 
 import clock
 import database
-from errors import CapReached, DatabaseBusy, NotFound
+from errors import CapReached, NotFound
 from extensions import db
 from models.alert import Alert, AlertKind
 from rows import run
@@ -173,5 +173,6 @@ def _note_cap(account_id: str, error: CapReached) -> None:
     try:
         raise_now(account_id, AlertKind.CAP_REACHED, digest, dict(error.extra["cap"]), ends_at=error.extra["resets_at"])
         noted[account_id, digest] = now
-    except (DatabaseBusy, *database.OUTAGES):
+    except Exception:
+        # What was charged with the refusal is committed: an error here would have it charged again.
         _log.exception("the alert of a cap that is reached could not be written")

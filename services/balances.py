@@ -107,6 +107,7 @@ def balance(account_id: str) -> dict[str, Any]:
 def render_balance(sight: Sight) -> dict[str, Any]:
     """The balance as the API shows it."""
     book, account = sight.book, sight.book.account
+    overage = book.controls.overage
 
     def part(kind: Kind, total_name: str) -> dict[str, Any]:
         total, remaining = sight.issued.get(kind, 0), book.totals[kind]
@@ -126,7 +127,7 @@ def render_balance(sight: Sight) -> dict[str, Any]:
         "purchased": part(Kind.PURCHASED, "total"),
         "granted": part(Kind.GRANTED, "total"),
         "held": to_credits(book.held()),
-        "overage": {"enabled": False, "used": to_credits(account.overage), "cap": None},
+        "overage": {"enabled": overage.enabled, "used": to_credits(account.overage), "cap": overage.cap_amount},
         "unfunded": to_credits(account.unfunded),
         "debt": to_credits(account.debt),
         "period": {"start": account.period_start, "end": account.period_end},

@@ -6,10 +6,9 @@ Amounts are micro-credits; `change` is signed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 import ids
 from amounts import EXACT, MAX_BALANCE
@@ -44,8 +43,7 @@ Place = tuple[str, str, str, datetime]
 TOP_UPS = {Reason.PURCHASE, Reason.GRANT, Reason.SIGNUP}
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
+class Level(NamedTuple):
     """How full the account is. `allowance` is the first lot of the running allowance, `used` what was used of it.
 
     `top_up` is the last one; `remaining` is in all lots.

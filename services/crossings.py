@@ -25,16 +25,11 @@ LOW_PERCENT = 20
 """Of the last top-up: with less than that a balance is low."""
 
 
-def new_alerts(book: Book) -> list[Alert]:
-    """The alerts of what was crossed since the book was read."""
-    before, after = book.before, book.level()
-    return [] if before is None or before == after else list(_crossed(book, before, after))
-
-
 def _crossed(book: Book, before: Level, after: Level) -> Iterator[Alert]:
-    same_allowance = before.allowance == after.allowance
-    for threshold in _thresholds(book):
-        if _is_used(after, threshold) and not (same_allowance and _is_used(before, threshold)):
+    used = _percent(after)
+    told = _percent(before) if before.allowance == after.allowance else -1
+    for threshold in _thresholds(book) if used > told else ():
+        if told < threshold <= used:
             details = {"used": to_credits(after.used), "included": to_credits(after.included)}
             occasion = f"{AlertKind.ALLOWANCE}:{after.allowance}:{threshold}"
             ends_at = book.account.period_end
@@ -51,8 +46,9 @@ def _thresholds(book: Book) -> tuple[int, ...]:
     return book.catalog.alert_thresholds if own is None else own
 
 
-def _is_used(level: Level, threshold: int) -> bool:
-    return level.included > 0 and level.used * 100 >= threshold * level.included
+def _percent(level: Level) -> int:
+    """Of the allowance, rounded down; thresholds are whole numbers."""
+    return level.used * 100 // level.included if level.included else -1
 
 
 def is_low(level: Level) -> bool:
@@ -83,26 +79,33 @@ def make(
 
 def writes(conn: Connection, books: list[Book]) -> list[Statement]:
     """What has to be written about what these transactions crossed: nothing, but for a few of them."""
-    statements = [statement for book in books if (statement := _ending(conn, book)) is not None]
-    crossed = [alert for book in books for alert in new_alerts(book)]
+    statements: list[Statement] = []
+    crossed: list[Alert] = []
+    for book in books:
+        before, after = book.before, book.level()
+        if before is None or before == after:
+            continue
+        crossed += _crossed(book, before, after)
+        if _is_eased(before, after):
+            statements.append(_ending(conn, book, after, before.allowance == after.allowance))
     if crossed:
         # One that was told before and had come to an end stands again; it is not told anew.
         statements.append(ALERTS.insert(conn, crossed, "ended_at"))
     return statements
 
 
-def _ending(conn: Connection, book: Book) -> Statement | None:
-    """The end of alerts that are no longer true, where credits came, came back, or a period began."""
-    before, after = book.before, book.level()
-    if before is None or before == after:
-        return None
-    same_allowance = before.allowance == after.allowance
-    eased = not same_allowance or after.used < before.used or after.included != before.included
-    if not eased and not (is_low(before) and not is_low(after)):
-        return None
-    percent = after.used * 100 // after.included if same_allowance and after.included else -1
+def _is_eased(before: Level, after: Level) -> bool:
+    """Whether alerts may no longer be true: credits came, came back, or a period began."""
+    if before.allowance != after.allowance or before.included != after.included or after.used < before.used:
+        return True
+    return is_low(before) and not is_low(after)
+
+
+def _ending(conn: Connection, book: Book, level: Level, same_allowance: bool) -> Statement:
+    """The end of those that are not."""
+    percent = _percent(level) if same_allowance else -1
     mark = "?" if conn.dialect.name == "sqlite" else "%s"
     sql = f"""UPDATE alerts SET ended_at = {mark} WHERE account_id = {mark} AND ended_at IS NULL
         AND ((kind = 'allowance' AND threshold > {mark}) OR (kind = 'low_balance' AND {mark} = 0))"""  # noqa: S608
     now = to_microseconds(book.now) if conn.dialect.name == "sqlite" else book.now
-    return Statement(sql, (now, book.account.id, percent, int(is_low(after))))
+    return Statement(sql, (now, book.account.id, percent, int(is_low(level))))

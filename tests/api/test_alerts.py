@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
 import database
 from jobs import registry
@@ -343,3 +343,15 @@ def test_the_database_itself_keeps_them_apart(acme: Api, app: Flask) -> None:
             session.execute(Alert.__table__.insert().values(values | {"id": "alt_2"}))
         with database.transaction() as session:
             assert session.scalar(select(func.count()).select_from(Alert)) == 1
+
+
+def test_what_goes_wrong_with_an_alert_charges_nobody_twice(acme: Api, app: Flask) -> None:
+    """Usage that was merged with a refusal is committed before the alert of the refusal is written."""
+    limit(acme, cap("subject", "day", 5))
+    with app.app_context(), database.transaction() as session:
+        session.execute(text("ALTER TABLE alerts RENAME TO lost_alerts"))
+    records = [{"credits": 1}, {"credits": 6, "subject": "s"}, {"credits": 2}]
+    answer = acme.post("/usage/batch", {"account": "acme", "records": records})
+    assert [result["status"] for result in answer.json["results"]] == [201, 402, 201]
+    refused(spend(acme, 6, subject="s"), 402, "cap_reached")
+    assert acme.get("/balance?account=acme").json["available"] == 97
