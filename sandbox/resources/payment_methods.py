@@ -34,6 +34,8 @@ def update(world: World, params: Tree, method_id: str) -> Obj:
     if "metadata" in params:
         method["metadata"] = merge_metadata(method["metadata"], params["metadata"])
     method.update(only(params, ("allow_redisplay",)))
+    if method["type"] == "card":  # a card that was renewed by its bank
+        method["card"].update(only(params.get("card", {}), ("exp_month", "exp_year")))
     emit(world, "payment_method.updated", method)
     return shown(world, method, params)
 

@@ -87,6 +87,7 @@ TABLE: dict[str, Handler] = {
     "setup_intent.succeeded": card_saved,
     "payment_method.attached": card_changed,
     "payment_method.detached": card_changed,
+    "payment_method.updated": card_changed,
     "payment_method.automatically_updated": card_changed,
     "charge.refunded": money_went_back,
     "refund.created": money_went_back,
