@@ -53,7 +53,7 @@ def message(alert: Alert) -> str:
     if alert.kind == AlertKind.ALLOWANCE:
         return f"{alert.threshold} % of this period's allowance of {told['included']:,} credits is used."
     if alert.kind == AlertKind.LOW_BALANCE:
-        return f"Only {told['remaining']:,} credits are left."
+        return f"Credits run low: less than a fifth of the last top-up, {told['top_up']:,}, is left."
     if alert.kind == AlertKind.CAP_REACHED:
         whose = "the account" if told["scope"] == "account" else f"{told['scope']} {told['key']}"
         return f"The cap of {told['credits']:,} credits per {told['window']} for {whose} is reached."

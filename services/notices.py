@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from models.user import User
 from services import accounts, alerts, letters, mailer, outgoing
 
 _PAGE = 100
+_log = logging.getLogger("spillway.notices")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +39,22 @@ class Subscription:
 
 
 def tell_due() -> int:
-    """Write the mails about alerts that nobody was told about yet; how many alerts that were."""
-    done = 0
+    """Write the mails about alerts that nobody was told about yet; how many alerts that were.
+
+    One account that can not be told keeps nobody else waiting.
+    """
+    done, failed = 0, set[str]()
     while True:
-        query = select(Alert.account_id).where(Alert.told_at.is_(None)).order_by(Alert.created_at).limit(_PAGE)
-        waiting = list(dict.fromkeys(db.session.scalars(query)))
+        query = select(Alert.account_id).where(Alert.told_at.is_(None)).order_by(Alert.created_at)
+        waiting = dict.fromkeys(db.session.scalars(query.where(Alert.account_id.not_in(failed)).limit(_PAGE)))
         if not waiting:
             return done
         for account_id in waiting:
-            done += _tell(account_id)
+            try:
+                done += _tell(account_id)
+            except Exception:
+                _log.exception("account %s could not be told about its alerts", account_id)
+                failed.add(account_id)
 
 
 def _tell(account_id: str) -> int:

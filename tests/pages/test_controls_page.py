@@ -97,7 +97,7 @@ class TestBanner:
     def test_it_is_on_every_page_until_it_is_dismissed(self, ann: Person, tenant: Api) -> None:
         tenant.post("/usage", {"credits": 85})
         for path in ("/usage", "/ledger", "/settings", "/tokens", "/alerts"):
-            assert "Only 15 credits are left. Get credits" in text(ann, path), path
+            assert "Credits run low: less than a fifth of the last top-up, 100, is left. Get credits" in text(ann, path), path
         [alert] = tenant.get("/alerts").json["data"]
         assert html.post(ann.client, f"/alerts/{alert['id']}/dismiss", form="/alerts").status_code == 302
         assert "Get credits" not in text(ann, "/usage")
@@ -108,14 +108,14 @@ class TestBanner:
         factories.join(sqlite_app, bob.user_id, ann.account_id, Role.MEMBER)
         tenant.post("/usage", {"credits": 85})
         page = bob.client.get("/usage")
-        assert "Only 15 credits are left." in html.read(page).text and "/dismiss" not in page.text
+        assert "Credits run low: less than a fifth of the last top-up, 100, is left." in html.read(page).text and "/dismiss" not in page.text
         [alert] = tenant.get("/alerts").json["data"]
         assert html.post(bob.client, f"/alerts/{alert['id']}/dismiss", form="/settings").status_code == 403
 
     def test_others_do_not_see_it(self, sqlite_app: Flask, ann: Person, tenant: Api) -> None:
         eve = factories.person(sqlite_app, "eve@example.com")
         tenant.post("/usage", {"credits": 85})
-        assert "credits are left" not in text(eve, "/usage")
+        assert "Credits run low" not in text(eve, "/usage")
 
     def test_an_account_without_alerts(self, ann: Person) -> None:
         assert "Nothing so far" in text(ann, "/alerts")

@@ -105,6 +105,14 @@ def test_two_processes_tell_once(app: Flask, cast: Cast, spender: Api) -> None:
     assert len(mailed(app)) == 1
 
 
+def test_one_that_can_not_be_told_keeps_nobody_waiting(app: Flask, cast: Cast, spender: Api) -> None:
+    with app.app_context():
+        alerts.raise_now(cast.charlie.account_id, AlertKind.SPIKE, "x", {"nothing": "of what a spike has"})
+    spend(spender, 85)
+    send(app)
+    assert mailed(app) == [("low_balance", "alice@example.com")]
+
+
 class TestStopping:
     def test_a_link_works_without_a_log_in(self, app: Flask, cast: Cast, spender: Api) -> None:
         spend(spender, 85)
