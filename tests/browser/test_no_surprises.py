@@ -10,6 +10,7 @@ from tests.browser.test_numbers import begin
 from tests.servers import Server
 
 pytestmark = pytest.mark.browser
+LOW = "Credits run low: less than a fifth of the last top-up, 100, is left."
 
 
 @pytest.mark.parametrize("visitor", LOOKS, indirect=True)
@@ -34,11 +35,11 @@ def test_from_a_cap_to_the_banner_and_away_with_it(visitor: Visitor, server: Ser
     spend(server, token, credits=25, subject="a-customer-with-a-very-long-name-without-any-blank@example.com")
     spend(server, token, credits=60)
     banner = visitor.go("/usage").locator(".standing")
-    assert "Credits run low: less than a fifth of the last top-up, 100, is left." in banner.inner_text()
+    assert LOW in banner.inner_text()
     assert visitor.is_tidy()
     banner.get_by_role("link", name="Get credits").click()
     page.wait_for_url("**/buy")
-    assert "Credits run low: less than a fifth of the last top-up, 100, is left." in page.locator(".standing").inner_text()
+    assert LOW in page.locator(".standing").inner_text()
     page.get_by_role("button", name="Dismiss").click()
     page.wait_for_url("**/alerts")
     assert page.locator(".standing").count() == 0

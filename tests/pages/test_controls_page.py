@@ -11,6 +11,8 @@ from models.account import Role
 from tests import factories, html
 from tests.factories import Api, Person
 
+LOW = "Credits run low: less than a fifth of the last top-up, 100, is left."
+
 
 @pytest.fixture
 def ann(sqlite_app: Flask) -> Person:
@@ -97,7 +99,7 @@ class TestBanner:
     def test_it_is_on_every_page_until_it_is_dismissed(self, ann: Person, tenant: Api) -> None:
         tenant.post("/usage", {"credits": 85})
         for path in ("/usage", "/ledger", "/settings", "/tokens", "/alerts"):
-            assert "Credits run low: less than a fifth of the last top-up, 100, is left. Get credits" in text(ann, path), path
+            assert f"{LOW} Get credits" in text(ann, path), path
         [alert] = tenant.get("/alerts").json["data"]
         assert html.post(ann.client, f"/alerts/{alert['id']}/dismiss", form="/alerts").status_code == 302
         assert "Get credits" not in text(ann, "/usage")
@@ -108,7 +110,7 @@ class TestBanner:
         factories.join(sqlite_app, bob.user_id, ann.account_id, Role.MEMBER)
         tenant.post("/usage", {"credits": 85})
         page = bob.client.get("/usage")
-        assert "Credits run low: less than a fifth of the last top-up, 100, is left." in html.read(page).text and "/dismiss" not in page.text
+        assert LOW in html.read(page).text and "/dismiss" not in page.text
         [alert] = tenant.get("/alerts").json["data"]
         assert html.post(bob.client, f"/alerts/{alert['id']}/dismiss", form="/settings").status_code == 403
 
