@@ -27,6 +27,7 @@ _SECTIONS = {
     "idempotency": "Idempotency",
     "cursors": "Lists and cursors",
     "holds": "Holds",
+    "caps": "Caps and alerts",
     "limits": "Limits",
 }
 """What the guide explains, by anchor."""

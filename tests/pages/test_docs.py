@@ -15,6 +15,8 @@ from flask import Flask
 
 import errors
 from blueprints import examples, refusals
+from models.alert import AlertKind
+from services import alerts
 from tests import factories, html
 from tests.factories import Api
 
@@ -161,6 +163,7 @@ def test_the_lines_to_paste_work(sqlite_app: Flask, page: Anchors, document: Any
     made: dict[str, Callable[[], str]] = {
         examples.PATHS["record_id"]: lambda: str(own.post("/usage", {"credits": 1}).json["id"]),
         examples.PATHS["hold_id"]: lambda: str(own.post("/holds", {"credits": 40}).json["id"]),
+        examples.PATHS["alert_id"]: lambda: raised(sqlite_app, account),
         examples.PATHS["token_id"]: lambda: str(own.post("/tokens", {"name": "x", "scopes": ["read"]}).json["id"]),
     }
     for path, methods in sorted(document["paths"].items(), key=lambda entry: entry[0].endswith("close")):
@@ -174,6 +177,13 @@ def test_the_lines_to_paste_work(sqlite_app: Flask, page: Anchors, document: Any
             assert status in ((409,) if "/stripe/" in path else (200, 201, 204)), (status, line)
             if path.endswith("suspend"):
                 operator.post("/accounts/acme/restore", {"reason": "x"})
+
+
+def raised(app: Flask, account_id: str) -> str:
+    """The id of an alert."""
+    with app.app_context():
+        alerts.raise_now(account_id, AlertKind.PAYMENT_FAILED, "in_1", {})
+        return alerts.listing(account_id, 1)[0].id
 
 
 def paste(app: Flask, line: str, token: str | None, method: str) -> int:
