@@ -210,6 +210,19 @@ def _canonical(value: dict[str, Any]) -> str:
     return simplejson.dumps(value, use_decimal=True, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
+class ShortList(fields.List):
+    """A list of at most `most` entries; a longer one is refused as a whole, not entry by entry."""
+
+    def __init__(self, inner: Any, *, most: int, **kwargs: Any) -> None:
+        super().__init__(inner, metadata={"maxItems": most}, **kwargs)
+        self.most = most
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> list[Any]:
+        if isinstance(value, list) and len(value) > self.most:
+            raise marshmallow.ValidationError(f"At most {self.most}.")
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
 class Choice(Text):
     """One of a few words."""
 

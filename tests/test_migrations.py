@@ -39,3 +39,20 @@ def test_who_signed_up_before_has_the_free_allowance_on_their_first_account(app:
     assert free_claims(app) == claims
     with app.app_context():
         assert all(accounts.get(person.account_id).free_allowance for person in people)
+
+
+def test_the_last_top_up_is_found_in_the_ledger(app: Flask) -> None:
+    """0007 writes what issuing credits writes since."""
+    plain, granted = factories.account(app, "plain", credits=0), factories.account(app, "granted", credits=30)
+    both = {plain: "after its sign-up credits", granted: "after a grant"}
+
+    def told() -> dict[str, tuple[int, str | None]]:
+        with app.app_context(), database.transaction() as session:
+            rows = session.execute(text("SELECT id, topped_up, topped_up_lot FROM accounts"))
+            return {row[0]: (row[1], row[2]) for row in rows}
+
+    before = told()
+    assert {before[account][0] for account in both} == {100_000_000, 30_000_000}
+    migrate(app, "0006", back=True)
+    migrate(app, "head")
+    assert told() == before

@@ -6,9 +6,9 @@ from typing import Any
 
 from marshmallow import fields, post_load
 
-from blueprints.fields import AccountRef, Choice, Credits, StrictBoolean, StrictInteger, StrictSchema, Text
+from blueprints.fields import AccountRef, Choice, Credits, ShortList, StrictBoolean, StrictInteger, StrictSchema, Text
 from blueprints.usage.schemas import ListQuery
-from services import agreed, alerts
+from services import agreed, alerts, controls
 
 
 class CapSchema(StrictSchema):
@@ -46,8 +46,8 @@ class ControlsSchema(StrictSchema):
     """What is not named stays as it is."""
 
     account = AccountRef()
-    caps = fields.List(fields.Nested(CapSchema))
-    alert_thresholds = fields.List(StrictInteger(low=1, high=100))
+    caps = ShortList(fields.Nested(CapSchema), most=controls.MOST_CAPS)
+    alert_thresholds = ShortList(StrictInteger(low=1, high=100), most=20)
     overage = fields.Nested(OverageSchema)
     auto_top_up = fields.Nested(AutoTopUpSchema)
 

@@ -105,6 +105,8 @@ def test_keys_must_fit(operator: Api, tenant: Api) -> None:
         ({"caps": [cap("account", "day", 1), cap("account", "day", 2)]}, "caps.1"),
         ({"caps": [cap("subject", "day", 1, key=str(n)) for n in range(101)]}, "caps"),
         ({"caps": {}}, "caps"),
+        ({"caps": [cap("team", "week", -1)] * 10_000}, "caps"),
+        ({"alert_thresholds": list(range(1, 22))}, "alert_thresholds"),
         ({"alert_thresholds": [0]}, "alert_thresholds.0"),
         ({"alert_thresholds": [101]}, "alert_thresholds.0"),
         ({"alert_thresholds": [Decimal("70.5")]}, "alert_thresholds.0"),
