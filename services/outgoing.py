@@ -29,6 +29,7 @@ from services import posting
 EVENTS = {
     "alert.created": "An account was told something: `data` is the alert as `GET /alerts` shows it.",
     "credits.granted": "The operator gave credits: `data` has `lot`, `credits`, `reason` and `balance`.",
+    "credits.purchased": "Credits were bought: `data` has `purchase`, `lot`, `credits` and `balance`.",
     "endpoint.test": "Somebody pressed the button that tries an endpoint.",
 }
 _PAUSES = [5, 60, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400]

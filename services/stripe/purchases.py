@@ -25,7 +25,7 @@ from models.account import Account
 from models.credit import Kind, Lot, Reason
 from models.stripe import Purchase, PurchaseStatus
 from models.types import from_microseconds
-from services import catalog, credits, debts, grants
+from services import balances, catalog, credits, debts, grants, outgoing
 from services.books import Book
 from services.catalog.prices import read_price
 from services.catalog.terms import CreditPrice
@@ -154,6 +154,8 @@ def _issue(session: Session, book: Book, row: Purchase, amount: int) -> None:
     row.lot_id = lot.id
     debts.pay(session.connection(), book, lot)
     grants.settle_unfunded(session.connection(), book, lot)
+    told = {"purchase": row.id, "lot": lot.id, "credits": to_credits(amount), "balance": balances.short_balance(book)}
+    outgoing.emit(session.connection(), "credits.purchased", row.account_id, told)
 
 
 # Reading a session

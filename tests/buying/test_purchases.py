@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from sqlalchemy import delete
 
 import database
 from models.stripe import Purchase
-from services import verify
+from services import outgoing, verify
 from services.stripe import purchases, sync
 from settings import ROOT
 from tests import factories, servers
@@ -421,3 +422,16 @@ def test_the_ledger_says_what_bought_it(stripe: StripeWorld, acme: tuple[str, Ap
     assert (entry["lot"], entry["change"]) == (listed["lot"], 100)
     assert listed["invoice"].startswith("in_") and listed["paid_at"]
     assert factories.account(stripe.app, "other") != account_id
+
+
+def test_the_operators_product_is_told_once(stripe: StripeWorld, acme: tuple[str, Api]) -> None:
+    account_id, api = acme
+    inside(stripe, outgoing.add, "https://product.example/")
+    session_id = begin(api)
+    stripe.pay(session_id)
+    come_back(stripe, session_id)
+    stripe.settle("duplicated")
+    [(_, event, _)] = inside(stripe, outgoing.log)
+    told = json.loads(event.payload)
+    assert (told["type"], told["account"], told["data"]["credits"]) == ("credits.purchased", account_id, 100)
+    assert told["data"]["balance"]["available"] == 100
