@@ -200,6 +200,7 @@ def prepare(customer_id: str) -> Apply | None:
     account_id = kept.account_id if kept is not None else _account_of(found)
     if account_id is None:
         return None
+    method = None if found.get("deleted") else _card_of(found)
 
     def apply(session: Session) -> None:
         if not found.get("deleted"):
@@ -211,9 +212,15 @@ def prepare(customer_id: str) -> Apply | None:
         if found.get("deleted"):
             _mark_deleted(row)
         else:
-            _mirror_card(row, (found.get("invoice_settings") or {}).get("default_payment_method"))
+            _mirror_card(row, method)
 
     return apply
+
+
+def _card_of(found: dict[str, Any]) -> object:
+    """The customer's default, else the newest one they have: Checkout keeps a plan's card without making it that."""
+    default = (found.get("invoice_settings") or {}).get("default_payment_method")
+    return default or next(gateway.payment_methods(str(found["id"])), None)
 
 
 def _account_of(found: dict[str, Any]) -> str | None:

@@ -52,6 +52,10 @@ def test_cancelled_and_kept_after_all(stripe: StripeWorld, alice: Cast) -> None:
     assert "does not renew" not in page.text and "Cancel the plan" in page.text
 
 
+def test_the_card_of_checkout_is_on_file(stripe: StripeWorld, alice: Cast) -> None:
+    assert "Visa ending in 4242" in html.read(alice.alice.client.get("/billing")).text
+
+
 def test_a_member_changes_nothing(stripe: StripeWorld, alice: Cast) -> None:
     bob = alice.bob.client
     assert bob.get("/billing/change?tier=team&interval=month").status_code == 403
