@@ -59,7 +59,7 @@ _SHOWN = 3
 
 def _banner(account_id: str) -> list[dict[str, Any]]:
     """What every page of the account tells first; what is over the limit of the banner is on its own page."""
-    shown = alerts.standing(account_id)[:_SHOWN]
+    shown = alerts.for_banner(account_id)[:_SHOWN]
     return [
         {"id": alert.id, "message": alerts.message(alert), "label": label, "url": url_for(endpoint)}
         for alert in shown

@@ -22,6 +22,7 @@ from services.crossings import ALERTS
 
 STATES = ("open", "standing", "dismissed", "all")
 _log = logging.getLogger("spillway.alerts")
+_MOST = 200
 _AGAIN = timedelta(minutes=1)
 """A cap that keeps refusing is looked at no more often, in each process."""
 
@@ -86,9 +87,14 @@ def listing(
 
 
 def standing(account_id: str) -> list[Alert]:
+    """Those that are true now, newest first."""
+    return listing(account_id, _MOST, state="standing")
+
+
+def for_banner(account_id: str) -> list[Alert]:
     """What the account should look at now, newest first; of the allowance's thresholds the highest alone."""
     shown, seen = [], False
-    found = listing(account_id, 50, state="standing")
+    found = standing(account_id)
     for alert in sorted(found, key=lambda one: one.threshold or 0, reverse=True):
         if alert.kind == AlertKind.ALLOWANCE:
             if seen:

@@ -114,6 +114,14 @@ class TestBanner:
         [alert] = tenant.get("/alerts").json["data"]
         assert html.post(bob.client, f"/alerts/{alert['id']}/dismiss", form="/settings").status_code == 403
 
+    def test_of_several_thresholds_the_highest_is_shown(self, sqlite_app: Flask, ann: Person, tenant: Api) -> None:
+        operator = Api(sqlite_app, factories.service_token(sqlite_app))
+        operator.post(f"/accounts/{ann.account_id}/plan", {"tier": "enterprise", "included_credits": 1000})
+        tenant.post("/usage", {"credits": 950})
+        page = text(ann, "/usage")
+        assert "90 % of this period's allowance of 1,000 credits is used. See larger plans" in page
+        assert "70 %" not in page
+
     def test_others_do_not_see_it(self, sqlite_app: Flask, ann: Person, tenant: Api) -> None:
         eve = factories.person(sqlite_app, "eve@example.com")
         tenant.post("/usage", {"credits": 85})
