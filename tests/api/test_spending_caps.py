@@ -334,23 +334,32 @@ class TestTheLastCredit:
             with servers.Server(environ, tmp_path) as one, servers.Server(environ, tmp_path) as other:
                 caps = {"account": "acme", "caps": [cap("account", "day", 40), cap("subject", "day", 40)]}
                 assert _send(one.port, token, "PUT", "/controls", caps) == 200
+                plan = {"tier": "enterprise", "included_credits": 50}
+                assert _send(one.port, token, "POST", "/accounts/acme/plan", plan) == 200
                 body = {"account": "acme", "credits": 1, "subject": "s"}
                 ports = [one.port, other.port] * 40
                 with ThreadPoolExecutor(16) as pool:
                     statuses = list(pool.map(lambda port: _send(port, token, "POST", "/usage", body), ports))
                 assert (statuses.count(201), statuses.count(402)) == (40, 40)
+                _, told = _answer(other.port, token, "GET", "/alerts?account=acme", {})
+                kinds = sorted((row["kind"], row["threshold"]) for row in told["data"])
+                assert [kind for kind in kinds if kind[0] == "allowance"] == [("allowance", 70)]
+                assert len(kinds) in (2, 3), "one for each cap that refused, whichever process did"
             verified = servers.command(environ, "ledger", "verify")
             assert verified.returncode == 0, verified.stdout
 
 
 def _send(port: int, token: str, method: str, path: str, body: Any) -> int:
+    return _answer(port, token, method, path, body)[0]
+
+
+def _answer(port: int, token: str, method: str, path: str, body: Any) -> tuple[int, Any]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     try:
         connection.request(method, f"/api/v1{path}", json.dumps(body), headers)
         response = connection.getresponse()
-        response.read()
-        return response.status
+        return response.status, json.load(response)
     finally:
         connection.close()
 
