@@ -240,7 +240,7 @@ def tell(world: StripeWorld, way: str) -> None:
         assert world.run_job(job) == "ok"
 
 
-@pytest.mark.parametrize(("database", "way"), zip(["sqlite", "postgresql"] * 3, WAYS, strict=True))
+@pytest.mark.parametrize(("database", "way"), list(zip(["sqlite", "postgresql"] * 3, WAYS, strict=True)))
 def test_every_life_ends_as_it_must(stripe: StripeWorld, way: str) -> None:
     stripe.seed()
     stripe.sandbox.control.settings(after_retries="past_due", retry_days=[10, 20, 30])
