@@ -53,7 +53,7 @@ class TestCaps:
         [
             ({"credits": ""}, "required"),
             ({"credits": "many"}, "number"),
-            ({"credits": "-1"}, "0"),
+            ({"credits": "-1"}, "Must not be negative"),
             ({"scope": "token", "key": "tok_none"}, "no token with this id"),
             ({"scope": "team"}, "Not a valid choice"),
         ],
