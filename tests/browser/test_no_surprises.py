@@ -23,7 +23,7 @@ def test_from_a_cap_to_the_banner_and_away_with_it(visitor: Visitor, server: Ser
     page.get_by_label("For", exact=True).select_option("subject")
     page.get_by_label("Credits at most").fill("many")
     visitor.press("Set cap")
-    assert page.locator(".invalid-feedback").first.is_visible()
+    page.locator(".invalid-feedback").first.wait_for()
     visitor.complaints.clear()  # the browser says that a form was refused
     page.get_by_label("Credits at most").fill("25.5")
     visitor.press("Set cap")
