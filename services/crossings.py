@@ -89,6 +89,9 @@ def writes(conn: Connection, books: list[Book]) -> list[Statement]:
         if _is_eased(before, after):
             statements.append(_ending(conn, book, after, before.allowance == after.allowance))
     if crossed:
+        # What was crossed at one moment is listed in the order it was passed: ids break the tie of their moment.
+        for alert, alert_id in zip(crossed, sorted(alert.id for alert in crossed), strict=True):
+            alert.id = alert_id
         # One that was told before and had come to an end stands again; it is not told anew.
         statements.append(ALERTS.insert(conn, crossed, "ended_at"))
     return statements

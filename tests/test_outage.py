@@ -8,8 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import pytest
 
 from tests import databases, servers
 from tests.databases import Embedded
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -37,13 +37,6 @@ def ask(server: servers.Server, method: str, path: str, token: str, body: Any = 
     text = answer.read()
     connection.close()
     return answer.status, answer.headers, json.loads(text)
-
-
-def until(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 @pytest.mark.slow

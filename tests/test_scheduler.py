@@ -8,11 +8,9 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from flask import Flask
@@ -25,6 +23,7 @@ from jobs.scheduler import LEASE, Scheduler
 from models.operation import JobRun, Lease
 from settings import ROOT
 from tests.servers import environment
+from tests.waiting import until
 
 PROCESS = """
 import os, sys
@@ -74,15 +73,6 @@ def start(app: Flask, tmp_path: Path) -> Iterator[Start]:
     for process in running:
         process.kill()
         process.communicate()
-
-
-def until(condition: Callable[[], Any], seconds: float = 60) -> Any:
-    """What the condition answers once it holds; fails when it never does."""
-    deadline = time.monotonic() + seconds
-    while not (answer := condition()):
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.02)
-    return answer
 
 
 def lease(app: Flask) -> Lease | None:

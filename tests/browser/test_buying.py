@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from sandbox.server import Running, start
 from tests import databases, servers
 from tests.browser.conftest import LOOKS, PASSWORD, Visitor, visiting
 from tests.stripe_world import CATALOG, SECRET_KEY, TAG, WEBHOOK_SECRET
+from tests.waiting import until
 
 pytestmark = pytest.mark.browser
 
@@ -50,7 +52,14 @@ def shop(tmp_path: Path, sqlite_databases: databases.Sqlite) -> Iterator[Shop]:
         server = servers.Server(environ, tmp_path)
         sandbox.control.add_webhook(f"{server.url}/webhooks/stripe", WEBHOOK_SECRET)
         with server:
+            until(lambda: has_prices(server))
             yield Shop(server, sandbox)
+
+
+def has_prices(server: servers.Server) -> bool:
+    """A start does not wait for Stripe: the catalog is there a moment after the pages are."""
+    with urllib.request.urlopen(f"{server.url}/pricing", timeout=30) as answer:
+        return b"10 credits" in answer.read()
 
 
 @pytest.fixture(params=LOOKS)
