@@ -1,6 +1,6 @@
 """Typed models, enums and constraints. Importing the package registers every table."""
 
-from models import account, alert, catalog, credit, invitation, operation, outgoing, stripe, token, usage, user
+from models import account, alert, catalog, credit, invitation, operation, outgoing, overage, stripe, token, usage, user
 
 __all__ = [
     "account",
@@ -10,6 +10,7 @@ __all__ = [
     "invitation",
     "operation",
     "outgoing",
+    "overage",
     "stripe",
     "token",
     "usage",

@@ -37,6 +37,8 @@ class Account(Base):
     `topped_up` is how many credits last came by a purchase, a grant, or as the free plan's allowance, in which lot.
     `rates` are negotiated rates as JSON (`{"chat@gpt": "per_unit=2"}`), null for the catalog's. `free_allowance`: the
     free plan's monthly credits come to it; a person has them on one account, however many they open.
+    `overage` is what the running period used beyond all lots, `overage_terms` what of that is agreed (JSON of
+    services/overages.py; null: nothing, or no subscription in force that could bill it).
     `requests_per_minute` is what a subscriber of Stripe subscribed to (0: no limit); null: the catalog's plan says.
     """
 
@@ -71,6 +73,7 @@ class Account(Base):
     unfunded: Mapped[Micros] = mapped_column(default=0)
     debt: Mapped[Micros] = mapped_column(default=0)
     overage: Mapped[Micros] = mapped_column(default=0)
+    overage_terms: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
     @property

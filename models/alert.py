@@ -20,6 +20,8 @@ class AlertKind(enum.StrEnum):
     CAP_REACHED = "cap_reached"
     PAYMENT_FAILED = "payment_failed"
     CARD_EXPIRING = "card_expiring"
+    OVERAGE = "overage"
+    """Usage beyond all lots began in this period; with a threshold: so much of its cap in money is used."""
 
 
 class Alert(Base):
@@ -32,9 +34,13 @@ class Alert(Base):
     __tablename__ = "alerts"
     __table_args__ = (
         CheckConstraint(
-            "kind IN ('allowance','low_balance','spike','cap_reached','payment_failed','card_expiring')", name="kind"
+            "kind IN ('allowance','low_balance','spike','cap_reached','payment_failed','card_expiring','overage')",
+            name="kind",
         ),
-        CheckConstraint("(kind = 'allowance') = (threshold IS NOT NULL)", name="threshold"),
+        CheckConstraint(
+            "kind = 'overage' OR (kind = 'allowance') = (threshold IS NOT NULL)",
+            name="threshold",
+        ),
         UniqueConstraint("id"),
         Index("ix_alerts_created_at", "account_id", "created_at", "id"),
         partial_index("ix_alerts_untold", "created_at", where="told_at IS NULL"),

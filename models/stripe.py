@@ -62,7 +62,8 @@ class StripeSubscription(Base):
     """A subscription as Stripe last showed it, with the terms that came with its price when it was subscribed to.
 
     `tier`, `included` (per month), `rollover_max` and `requests_per_minute` are kept from the day the price was taken:
-    later edits of its metadata change nothing for this subscriber. `period_start`/`period_end` are the item's; `anchor`
+    later edits of its metadata change nothing for this subscriber. `overage_terms` are those of a metered price
+    (services/overages.py). `period_start`/`period_end` are the item's; `anchor`
     is the moment whose day of the month all its periods keep. `past_due_since` is when the payment of its oldest unpaid
     invoice first failed, after `failed_attempts`; null while all is paid.
     """
@@ -88,6 +89,7 @@ class StripeSubscription(Base):
     included: Mapped[Micros] = mapped_column(default=0)
     rollover_max: Mapped[Micros | None]
     requests_per_minute: Mapped[int | None] = mapped_column(Integer)
+    overage_terms: Mapped[str | None] = mapped_column(Text)
     interval: Mapped[str] = mapped_column(String(10))
     interval_count: Mapped[int] = mapped_column(Integer, default=1)
     currency: Mapped[str] = mapped_column(String(3))
