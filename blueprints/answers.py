@@ -387,7 +387,7 @@ ANSWERS: dict[str, Schema] = {
     "Purchase": _object(
         {
             "id": _STRING,
-            "session": _STRING,
+            "session": _maybe(_STRING),
             "mode": {"type": "string", "enum": ["payment", "subscription"]},
             "status": {"type": "string", "enum": ["open", "pending", "paid", "failed", "expired"]},
             "price": _maybe(_STRING),

@@ -53,6 +53,12 @@ _CURES = {
     AlertKind.SPIKE: ("See usage", "usage_pages.index"),
     AlertKind.PAYMENT_FAILED: ("See billing", "billing_pages.index"),
     AlertKind.CARD_EXPIRING: ("See billing", "billing_pages.index"),
+    AlertKind.PLAN_LAPSED: ("See billing", "billing_pages.index"),
+    AlertKind.SUSPENDED: ("See billing", "billing_pages.index"),
+    AlertKind.TOP_UP_ACTION: ("Confirm the payment", "billing_pages.index"),
+    AlertKind.TOP_UP_FAILED: ("Look at the card on file", "billing_pages.index"),
+    AlertKind.TOP_UP_CEILING: ("See auto top-up", "controls_pages.controls_page"),
+    AlertKind.TOP_UP_OFF: ("See auto top-up", "controls_pages.controls_page"),
 }
 _SHOWN = 3
 
@@ -61,7 +67,12 @@ def _banner(account_id: str) -> list[dict[str, Any]]:
     """What every page of the account tells first; what is over the limit of the banner is on its own page."""
     shown = alerts.for_banner(account_id)[:_SHOWN]
     return [
-        {"id": alert.id, "message": alerts.message(alert), "label": label, "url": url_for(endpoint)}
+        {
+            "id": alert.id,
+            "message": alerts.message(alert),
+            "label": label,
+            "url": alerts.details(alert).get("url") or url_for(endpoint),
+        }
         for alert in shown
         for label, endpoint in [_CURES[AlertKind(alert.kind)]]
     ]

@@ -16,7 +16,7 @@ import metrics
 from extensions import db
 from models.operation import JobRun
 from services import credits, holds, mailer, notices, outgoing, pruning, spikes
-from services.stripe import cards, customers, gateway, inbox, reconcile, subscriptions
+from services.stripe import cards, customers, gateway, inbox, reconcile, subscriptions, topups
 from services.stripe import catalog as stripe_catalog
 
 _log = logging.getLogger("spillway.jobs")
@@ -86,6 +86,7 @@ JOBS = {
         Job("retry-inbox", 30, inbox.retry_due),
         Job("reconcile", 86400, lambda _by_hand: _reconcile(), hour=3),
         Job("dunning", 60, lambda _by_hand: subscriptions.dun_due() + cards.note_expiring()),
+        Job("auto-top-up", 60, topups.buy_due),
         Job("spike-alerts", 600, lambda _by_hand: spikes.look()),
         Job("deliver-webhooks", 10, outgoing.deliver_due),
         Job("send-outbox", 15, _send_outbox),

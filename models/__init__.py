@@ -1,6 +1,20 @@
 """Typed models, enums and constraints. Importing the package registers every table."""
 
-from models import account, alert, catalog, credit, invitation, operation, outgoing, overage, stripe, token, usage, user
+from models import (
+    account,
+    alert,
+    catalog,
+    credit,
+    invitation,
+    operation,
+    outgoing,
+    overage,
+    stripe,
+    token,
+    top_up,
+    usage,
+    user,
+)
 
 __all__ = [
     "account",
@@ -13,6 +27,7 @@ __all__ = [
     "overage",
     "stripe",
     "token",
+    "top_up",
     "usage",
     "user",
 ]

@@ -22,6 +22,25 @@ class AlertKind(enum.StrEnum):
     CARD_EXPIRING = "card_expiring"
     OVERAGE = "overage"
     """Usage beyond all lots began in this period; with a threshold: so much of its cap in money is used."""
+    TOPPED_UP = "topped_up"
+    """Auto top-up bought credits."""
+    TOP_UP_ACTION = "top_up_action"
+    """An auto top-up waits for the customer, who has to answer their bank."""
+    TOP_UP_FAILED = "top_up_failed"
+    """An auto top-up was declined or could not be made; it is tried again."""
+    TOP_UP_CEILING = "top_up_ceiling"
+    """The next auto top-up would pass the month's ceiling."""
+    TOP_UP_OFF = "top_up_off"
+    """Auto top-up was turned off after its last failure."""
+    PLAN_LAPSED = "plan_lapsed"
+    """Nobody paid within the grace: the account is on the free plan until somebody does."""
+    SUSPENDED = "suspended"
+    """Nobody paid for even longer: the account is stopped until somebody does."""
+    RESTORED = "restored"
+    """Nothing is unpaid any more."""
+
+
+_KINDS = ",".join(f"'{kind.value}'" for kind in AlertKind)
 
 
 class Alert(Base):
@@ -33,10 +52,7 @@ class Alert(Base):
 
     __tablename__ = "alerts"
     __table_args__ = (
-        CheckConstraint(
-            "kind IN ('allowance','low_balance','spike','cap_reached','payment_failed','card_expiring','overage')",
-            name="kind",
-        ),
+        CheckConstraint(f"kind IN ({_KINDS})", name="kind"),
         CheckConstraint(
             "kind = 'overage' OR (kind = 'allowance') = (threshold IS NOT NULL)",
             name="threshold",

@@ -150,7 +150,9 @@ class PurchaseStatus(enum.StrEnum):
 
 
 class Purchase(Base):
-    """One Checkout Session of ours. `lot_id` is set with the lot it bought, in the same transaction.
+    """One Checkout Session of ours, or one invoice of an auto top-up, which has no session.
+
+    `lot_id` is set with the lot it bought, in the same transaction.
 
     `mode` is `payment` (credits) or `subscription`. `credits` are what the customer was offered for the price.
     """
@@ -161,6 +163,8 @@ class Purchase(Base):
         CheckConstraint("mode IN ('payment','subscription')", name="mode"),
         CheckConstraint("credits >= 0", name="credits"),
         CheckConstraint("lot_id IS NULL OR status = 'paid'", name="lot_paid"),
+        CheckConstraint("session_id IS NOT NULL OR invoice_id IS NOT NULL", name="origin"),
+        partial_index("uq_purchases_invoice_id", "invoice_id", where="session_id IS NULL", unique=True),
         UniqueConstraint("session_id"),
         UniqueConstraint("lot_id"),
         Index("ix_purchases_account_id", "account_id", "created_at", "id"),
@@ -169,7 +173,7 @@ class Purchase(Base):
 
     id: Mapped[Id] = mapped_column(primary_key=True)
     account_id: Mapped[Id] = mapped_column(ForeignKey("accounts.id"))
-    session_id: Mapped[str] = mapped_column(StripeId)
+    session_id: Mapped[str | None] = mapped_column(StripeId)
     mode: Mapped[str] = mapped_column(String(20))
     status: Mapped[str] = mapped_column(String(20), default=PurchaseStatus.OPEN)
     price_id: Mapped[str | None] = mapped_column(StripeId)

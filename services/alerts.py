@@ -17,12 +17,14 @@ from errors import CapReached, NotFound
 from extensions import db
 from models.alert import Alert, AlertKind
 from rows import run
-from services import crossings
+from services import crossings, sentences
 from services.crossings import ALERTS
 
 STATES = ("open", "standing", "dismissed", "all")
 _log = logging.getLogger("spillway.alerts")
 _MOST = 200
+_GOOD_NEWS = (AlertKind.TOPPED_UP, AlertKind.RESTORED)
+"""Told by mail and listed; no page need begin with it."""
 _AGAIN = timedelta(minutes=1)
 """A cap that keeps refusing is looked at no more often, in each process."""
 
@@ -62,7 +64,7 @@ def message(alert: Alert) -> str:
         return f"{told['today']:,} credits were used today; {told['usual']:,} a day are usual."
     if alert.kind == AlertKind.CARD_EXPIRING:
         return "The card on file expires soon."
-    return "A payment has failed."
+    return sentences.OF[alert.kind](told)
 
 
 # Reading and dismissing
@@ -94,7 +96,7 @@ def standing(account_id: str) -> list[Alert]:
 def for_banner(account_id: str) -> list[Alert]:
     """What the account should look at now, newest first; of the allowance's thresholds the highest alone."""
     shown, seen = [], False
-    found = standing(account_id)
+    found = [alert for alert in standing(account_id) if alert.kind not in _GOOD_NEWS]
     for alert in sorted(found, key=lambda one: one.threshold or 0, reverse=True):
         if alert.kind == AlertKind.ALLOWANCE:
             if seen:

@@ -25,7 +25,7 @@ from models.credit import CapCounter, LedgerEntry, Reason
 from models.token import Token
 from models.usage import UsageRecord
 from rows import run
-from services import accounts, agreed, alerts, catalog, credits, usage
+from services import accounts, agreed, alerts, auto_top_up, catalog, credits, usage
 from services.agreed import AutoTopUp, Cap, Controls, Overage
 from services.books import SUBSCRIPTIONS, Book
 
@@ -95,6 +95,8 @@ def put(account_id: str, wanted: dict[str, Any], *, by_operator: bool) -> dict[s
         if after != before:
             book.account.controls = after.to_json()
             conn.execute(update(Account).where(Account.id == account_id).values(controls=book.account.controls))
+            if after.auto_top_up != before.auto_top_up:
+                auto_top_up.agree(conn, account_id, after.auto_top_up)
             if after.caps != before.caps:
                 alerts.settle(conn, account_id, AlertKind.CAP_REACHED)
             for cap in _uncounted(before.caps, after.caps):

@@ -18,7 +18,18 @@ import clock
 import settings
 from models.alert import AlertKind
 
-ESSENTIAL = frozenset({AlertKind.PAYMENT_FAILED.value, AlertKind.CARD_EXPIRING.value})
+ESSENTIAL = frozenset(
+    kind.value
+    for kind in (
+        AlertKind.PAYMENT_FAILED,
+        AlertKind.PLAN_LAPSED,
+        AlertKind.SUSPENDED,
+        AlertKind.CARD_EXPIRING,
+        AlertKind.TOP_UP_ACTION,
+        AlertKind.TOP_UP_FAILED,
+        AlertKind.TOP_UP_OFF,
+    )
+)
 """Mails that cannot be stopped: not to know would cost money or access."""
 KINDS: dict[str, str] = {
     AlertKind.ALLOWANCE.value: "The allowance is nearly used",
@@ -26,7 +37,15 @@ KINDS: dict[str, str] = {
     AlertKind.CAP_REACHED.value: "A cap is reached",
     AlertKind.SPIKE.value: "A day far above the usual",
     AlertKind.PAYMENT_FAILED.value: "A payment failed",
+    AlertKind.PLAN_LAPSED.value: "The plan rests until a payment comes",
+    AlertKind.SUSPENDED.value: "The account is suspended",
+    AlertKind.RESTORED.value: "Nothing is unpaid any more",
     AlertKind.CARD_EXPIRING.value: "The card expires soon",
+    AlertKind.TOPPED_UP.value: "Auto top-up bought credits",
+    AlertKind.TOP_UP_CEILING.value: "Auto top-up has reached its ceiling",
+    AlertKind.TOP_UP_ACTION.value: "Auto top-up waits for your bank",
+    AlertKind.TOP_UP_FAILED.value: "Auto top-up failed",
+    AlertKind.TOP_UP_OFF.value: "Auto top-up was turned off",
 }
 """Each event that is mailed, in words."""
 
@@ -70,7 +89,7 @@ def _known(kind: str) -> str:
 
 def _action(line: str) -> dict[str, str]:
     label, _, address = line.removeprefix("action: ").partition(" -> ")
-    absolute = address if address.startswith("https://") else settings.current().public_url + address
+    absolute = address if address.startswith(("https://", "http://")) else settings.current().public_url + address
     return {"label": label, "url": absolute}
 
 
@@ -86,7 +105,9 @@ def _day(moment: datetime) -> str:
     return f"{moment.day} {moment:%B %Y}"
 
 
-def _moment(moment: datetime) -> str:
+def _moment(moment: datetime | str) -> str:
+    """Of a datetime, or of an alert's detail."""
+    moment = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
     return f"{_day(moment)}, {moment:%H:%M} UTC"
 
 
@@ -96,11 +117,14 @@ def sample(kind: str) -> Letter:
     message = "The cap of 500 credits per day for the account is reached."
     if kind == AlertKind.SPIKE:
         message = "640 credits were used today; 120 a day are usual."
+    details: dict[str, Any] = {"used": 22_500, "included": 25_000, "remaining": Decimal("19.5"), "top_up": 100}
+    details |= {"last4": "4242", "credits": 1000, "amount": 1000, "currency": "usd", "failures": 2, "url": None}
+    details |= {"why": "the card was declined", "next_at": clock.rfc3339(ends_at), "spent": 4500, "ceiling": 5000}
     values = {
         "account": "Acme Vision",
         "message": message,
         "threshold": 90 if kind == AlertKind.ALLOWANCE else None,
-        "details": {"used": 22_500, "included": 25_000, "remaining": Decimal("19.5"), "top_up": 100, "last4": "4242"},
+        "details": details,
         "ends_at": ends_at,
     }
     stop = None if kind in ESSENTIAL else f"{settings.current().public_url}/unsubscribe/…"

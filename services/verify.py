@@ -165,10 +165,12 @@ def _verify_issued(conn: Connection, account_id: str) -> Iterator[Difference]:
     lots = {key: lot_id for lot_id, key in conn.execute(bought)}
     paid = Purchase.status == PurchaseStatus.PAID
     for_credits = (Purchase.account_id == account_id, Purchase.mode == "payment", paid)
-    for purchase_id, session_id, lot_id in conn.execute(
-        select(Purchase.id, Purchase.session_id, Purchase.lot_id).where(*for_credits).order_by(Purchase.id)
+    for purchase_id, origin, lot_id in conn.execute(
+        select(Purchase.id, func.coalesce(Purchase.session_id, Purchase.invoice_id), Purchase.lot_id)
+        .where(*for_credits)
+        .order_by(Purchase.id)
     ):
-        found = lots.pop(f"purchase:{session_id}", None)
+        found = lots.pop(f"purchase:{origin}", None)
         if found is None or found != lot_id:
             yield Difference(account_id, purchase_id, f"is paid; its lot is {lot_id}, the account has {found} for it")
     for key, lot_id in sorted(lots.items()):

@@ -19,7 +19,7 @@ from errors import StripeNotConfigured, StripeRefused, StripeUnavailable
 from extensions import db
 from models.account import Account, AccountStatus
 from models.stripe import StripeCustomer
-from services import accounts
+from services import accounts, auto_top_up
 from services.stripe import gateway, sync
 from services.stripe.sync import Apply
 
@@ -208,11 +208,13 @@ def prepare(customer_id: str) -> Apply | None:
         row = session.get(StripeCustomer, customer_id, with_for_update=True, populate_existing=True)
         if row is None or sync.is_older(asked_at, row.synced_at):
             return  # the account has another customer, or somebody asked after us
-        row.synced_at = asked_at
+        row.synced_at, before = asked_at, row.payment_method
         if found.get("deleted"):
             _mark_deleted(row)
         else:
             _mirror_card(row, method)
+        if row.payment_method not in (None, before):
+            auto_top_up.card_changed(session, row.account_id)
 
     return apply
 

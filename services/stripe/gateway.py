@@ -223,6 +223,33 @@ def invoices(params: Params) -> Iterator[Object]:
     return _all(_v1().invoices.list, params)
 
 
+def create_invoice(params: Params, key: str) -> Object:
+    """A draft."""
+    return _ask(_v1().invoices.create, params=params, key=key)
+
+
+def create_invoice_item(params: Params, key: str) -> Object:
+    return _ask(_v1().invoice_items.create, params=params, key=key)
+
+
+def finalize_invoice(invoice_id: str, params: Params, key: str) -> Object:
+    return _ask(_v1().invoices.finalize_invoice, invoice_id, params=params, key=key)
+
+
+def pay_invoice(invoice_id: str, params: Params, key: str) -> Object:
+    """Raises CardDeclined also where the customer's bank wants to ask them."""
+    return _ask(_v1().invoices.pay, invoice_id, params=params, key=key)
+
+
+def void_invoice(invoice_id: str, key: str) -> Object:
+    return _ask(_v1().invoices.void_invoice, invoice_id, key=key)
+
+
+def delete_invoice(invoice_id: str) -> Object:
+    """A draft. Stripe's DELETE knows no idempotency keys; a second one is refused with `resource_missing`."""
+    return _ask(_v1().invoices.delete, invoice_id)
+
+
 # Money that goes back
 
 

@@ -1,4 +1,6 @@
-"""Invoices of our customers: mirrored for the pages. What they pay for is asked of their subscription."""
+"""Invoices of our customers: mirrored for the pages. What they pay for is asked of their subscription, or stands on
+them where auto top-up has made them.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from errors import StripeRefused
 from extensions import db
 from models.account import Account
 from models.stripe import StripeInvoice
-from services.stripe import gateway, subscriptions, sync
+from services.stripe import gateway, subscriptions, sync, topup_invoices
 from services.stripe.gateway import Object
 from services.stripe.sync import Apply, moment
 
@@ -36,11 +38,15 @@ def prepare(invoice_id: str) -> Apply | None:
     if account_id is None:
         return None
 
+    bought = topup_invoices.prepare(found, account_id) if owned is None else None
+
     def apply(session: Session) -> None:
         session.get_one(Account, account_id, with_for_update=True)  # one writer of the row at a time
         _mirror(session, account_id, subscription_id, found, asked_at)
         if owned is not None:
             owned.apply(session)
+        if bought is not None:
+            bought(session)
 
     return apply
 

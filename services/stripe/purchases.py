@@ -1,7 +1,8 @@
 """What was bought at Checkout, and the credits for it: once for each session, from whichever side the news comes.
 
 The webhook, the customer's return and the reconciliation all come here. Each asks Stripe what became of the session
-and writes it under the account's lock; the lot and the purchase that names it commit together.
+and writes it under the account's lock; the lot and the purchase that names it commit together. So it is with what auto
+top-up buys on invoices of its own (`write_invoice`).
 """
 
 from __future__ import annotations
@@ -144,7 +145,7 @@ def _advance(row: Purchase, status: PurchaseStatus, found: Object, now: datetime
 
 def _issue(session: Session, book: Book, row: Purchase, amount: int) -> None:
     """The lot, whatever became of the account meanwhile: what was paid for is written down, also of a closed one."""
-    key = f"purchase:{row.session_id}"
+    key = f"purchase:{row.session_id or row.invoice_id}"
     row.credits = amount
     known = session.scalars(select(Lot.id).where(Lot.source_key == key)).first()
     if known is not None:
@@ -156,6 +157,42 @@ def _issue(session: Session, book: Book, row: Purchase, amount: int) -> None:
     grants.settle_unfunded(session.connection(), book, lot)
     told = {"purchase": row.id, "lot": lot.id, "credits": to_credits(amount), "balance": balances.short_balance(book)}
     outgoing.emit(session.connection(), "credits.purchased", row.account_id, told)
+
+
+# Bought on an invoice
+
+
+def write_invoice(session: Session, book: Book, found: Object, price: str, bought: int, intent: str | None) -> None:
+    """What became of an invoice of ours that sells `bought` micro-credits; in the caller's transaction."""
+    status = _INVOICE_STATUS.get(found["status"])
+    if status is None:
+        return
+    query = select(Purchase).where(Purchase.invoice_id == found["id"], Purchase.session_id.is_(None))
+    row = session.scalars(query).first()
+    if row is None:
+        row = Purchase(
+            id=ids.new("pur"),
+            account_id=book.account.id,
+            mode="payment",
+            status=PurchaseStatus.OPEN.value,
+            price_id=price,
+            credits=bought,
+            invoice_id=found["id"],
+            created_at=from_microseconds(int(found["created"]) * 1_000_000),
+        )
+        session.add(row)
+    shown = {"currency": found["currency"], "amount_total": found["total"], "payment_intent": intent}
+    _advance(row, status, shown, book.now)
+    if status is PurchaseStatus.PAID and row.lot_id is None:
+        _issue(session, book, row, bought)
+
+
+_INVOICE_STATUS = {
+    "open": PurchaseStatus.OPEN,
+    "paid": PurchaseStatus.PAID,
+    "void": PurchaseStatus.FAILED,
+    "uncollectible": PurchaseStatus.FAILED,
+}
 
 
 # Reading a session

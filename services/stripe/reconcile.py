@@ -170,7 +170,7 @@ def _picture(session: Session, one: _Object) -> dict[str, Any]:
     account = session.get_one(Account, one.account_id)
     lots = select(Lot.id, Lot.kind, Lot.issued, Lot.removed, Lot.expires_at).where(Lot.account_id == account.id)
     mirrored = {
-        "purchase": (Purchase, Purchase.session_id == one.object_id, ("status", "credits", "amount", "lot_id")),
+        "purchase": (Purchase, _purchase_of(one.object_id), ("status", "credits", "amount", "lot_id")),
         "subscription": (
             StripeSubscription,
             StripeSubscription.id == one.object_id,
@@ -192,6 +192,12 @@ def _picture(session: Session, one: _Object) -> dict[str, Any]:
         row = session.execute(select(*(getattr(model, column) for column in columns)).where(which)).first()
         picture[name] = None if row is None else dict(zip(columns, row, strict=True))
     return picture
+
+
+def _purchase_of(object_id: str) -> Any:
+    """Of a session, or of an invoice without one."""
+    of_invoice = (Purchase.invoice_id == object_id) & Purchase.session_id.is_(None)
+    return (Purchase.session_id == object_id) | of_invoice
 
 
 def _told(name: str, before: Any, after: Any) -> str:

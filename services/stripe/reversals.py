@@ -23,7 +23,7 @@ from rows import run
 from services import catalog, credits, debts
 from services.books import LOTS, Book
 from services.debts import REVERSALS
-from services.stripe import customers, gateway, purchases
+from services.stripe import customers, gateway, invoices, purchases, topup_invoices
 from services.stripe.gateway import Object
 from services.stripe.sync import Apply
 
@@ -113,7 +113,10 @@ def _fulfilment(intent: str) -> Apply | None:
         return None
     for session in gateway.sessions({"payment_intent": intent, "limit": 1}):
         return purchases.prepare(str(session["id"]))
-    return None
+    found = _invoice_of(intent)
+    if found is None or not topup_invoices.is_ours(found):
+        return None
+    return invoices.prepare(str(found["id"]))
 
 
 # A refunded invoice
