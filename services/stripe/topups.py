@@ -33,6 +33,7 @@ _LEASE = timedelta(minutes=2)
 _LOOK_AGAIN = timedelta(hours=1)
 """How often an attempt that waits for somebody is looked at, beside the events that tell of it."""
 _IN_USE = "idempotency_key_in_use"
+_PAYERS = ("customer", "payment_method", "default_payment_method")
 _ASKS = ("authentication_required", "invoice_payment_intent_requires_action")
 _DECLINED, _PAYS_LATER, _ASKS_CUSTOMER = "declined", "pays later", "asks the customer"
 
@@ -115,9 +116,9 @@ def _go_on(top_up_id: str, by_hand: bool, *, new: bool = False) -> bool:
         if refusal.stripe_code == _IN_USE or row.reason is not None:
             raise
         _log.warning("auto top-up %s is refused: %s", row.id, refusal.stripe_code)
-        if refusal.stripe_param == "customer":
+        gone = refusal.stripe_code == "resource_missing" and refusal.stripe_param in _PAYERS
+        if gone:
             sync.run(customers.prepare(str(row.customer_id)))
-        gone = refusal.stripe_param in ("customer", "payment_method")
         _give_up(row, auto_top_up.NO_CARD if gone else auto_top_up.REFUSED)
         _drive(row, new=False)
     return True
