@@ -16,7 +16,7 @@ import metrics
 from extensions import db
 from models.operation import JobRun
 from services import credits, holds, mailer, notices, outgoing, pruning, spikes
-from services.stripe import cards, customers, gateway, inbox, reconcile, subscriptions, topups
+from services.stripe import cards, customers, gateway, inbox, overage, reconcile, subscriptions, topups
 from services.stripe import catalog as stripe_catalog
 
 _log = logging.getLogger("spillway.jobs")
@@ -87,6 +87,7 @@ JOBS = {
         Job("reconcile", 86400, lambda _by_hand: _reconcile(), hour=3),
         Job("dunning", 60, lambda _by_hand: subscriptions.dun_due() + cards.note_expiring()),
         Job("auto-top-up", 60, topups.buy_due),
+        Job("bill-overage", 300, lambda _by_hand: overage.bill_due()),
         Job("spike-alerts", 600, lambda _by_hand: spikes.look()),
         Job("deliver-webhooks", 10, outgoing.deliver_due),
         Job("send-outbox", 15, _send_outbox),

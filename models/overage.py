@@ -25,9 +25,9 @@ class OverageBill(Base):
 
     The records are those numbered from `first_seq` to `last_seq` (null while open). `terms` are what was agreed
     (services/overages.py) when the first of it was used. `amount` (minor units) is fixed before Stripe is asked for
-    anything, and with it where it is to stand: on the draft `draft_id` of a renewal, or (null) on an
-    invoice of its own. `invoice_id` is the invoice it came to stand on. `reported` are the units that a meter knows, `report` the number of
-    the last report, `reporting` what the meter will know once that report is through (null: it is).
+    anything, and with it where it is to stand: on the draft `draft_id` of a renewal, or (null) on an invoice of its
+    own. `invoice_id` is the invoice it came to stand on. `reported` are the units that a meter knows, `report` the
+    number of the last report, `reporting` what the meter will know once that report is through (null: it is).
     `unpaid_since` is when an invoice of its own could first not be collected.
     """
 

@@ -23,7 +23,7 @@ from models.credit import HoldState, Kind, Reason
 from models.invitation import OPEN, Invitation
 from models.token import Token
 from models.user import User
-from services import balances, catalog, credits, periods, plans, throttle
+from services import balances, bills, catalog, credits, periods, plans, throttle
 from services.books import Book
 from services.throttle import Limit
 from services.tokens import Caller
@@ -367,6 +367,7 @@ def close(account_id: str, reason: str, *, by: str | None = None) -> Account:
         if not book.account.is_closed:
             closed = update(Account).where(Account.id == account_id)
             conn.execute(closed.values(status=AccountStatus.CLOSED.value, status_reason=reason))
+            bills.close(conn, book)
         revoked = update(Token).where(Token.account_id == account_id, Token.revoked_at.is_(None))
         conn.execute(revoked.values(revoked_at=book.now))
         unanswered = update(Invitation).where(Invitation.account_id == account_id, text(OPEN))

@@ -37,10 +37,14 @@ class Cap:
 
 @dataclass(frozen=True, slots=True)
 class Overage:
-    """Usage beyond all lots that the customer agreed to pay for, up to `cap_amount` of money per period."""
+    """Usage beyond all lots that the customer agreed to pay for, up to `cap_amount` of money per period.
+
+    `terms` are the price it was agreed at (JSON of services/overages.py), whatever becomes of the catalog's.
+    """
 
     enabled: bool = False
     cap_amount: int | None = None
+    terms: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, case, func, select, text, update
 
 from models.credit import Kind, LedgerEntry, Lot, Reason
 from rows import run
-from services import periods
+from services import bills, periods
 from services.books import LOTS, Book
 
 _UPGRADE = "upgrade:"
@@ -42,6 +42,8 @@ def enter_period(
         leave_period(conn, book, but=known)
     book.account.period_start, book.account.period_end = start, end
     book.account_changed = True
+    if not first:
+        bills.enter(conn, book)
     if known:  # the account comes back to it, or its allowance was issued before Stripe could be asked
         _give_again(conn, book, known)
         move_end(conn, book, end)

@@ -16,7 +16,7 @@ from extensions import db
 from models.credit import Kind
 from models.token import Token
 from rows import Statement, glance
-from services import catalog, credits
+from services import catalog, credits, overages
 from services.books import Book
 from services.credits import Wanted
 
@@ -108,6 +108,7 @@ def render_balance(sight: Sight) -> dict[str, Any]:
     """The balance as the API shows it."""
     book, account = sight.book, sight.book.account
     overage = book.controls.overage
+    enabled = overage.enabled or (account.overage_terms is not None and overages.parse(account.overage_terms).by_plan)
 
     def part(kind: Kind, total_name: str) -> dict[str, Any]:
         total, remaining = sight.issued.get(kind, 0), book.totals[kind]
@@ -127,7 +128,7 @@ def render_balance(sight: Sight) -> dict[str, Any]:
         "purchased": part(Kind.PURCHASED, "total"),
         "granted": part(Kind.GRANTED, "total"),
         "held": to_credits(book.held()),
-        "overage": {"enabled": overage.enabled, "used": to_credits(account.overage), "cap": overage.cap_amount},
+        "overage": {"enabled": enabled, "used": to_credits(account.overage), "cap": overage.cap_amount},
         "unfunded": to_credits(account.unfunded),
         "debt": to_credits(account.debt),
         "period": {"start": account.period_start, "end": account.period_end},

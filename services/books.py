@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import ids
 from amounts import EXACT, MAX_BALANCE
 from errors import ValidationError
-from models.account import Account, Subscription
+from models.account import Account, AccountStatus, Subscription
 from models.credit import CapCounter, Hold, HoldState, Kind, LedgerEntry, Lot, Reason
 from models.token import Token
 from models.usage import SubjectHour, UsageHour, UsageRecord
 from rows import Rows
-from services import agreed, waterfall
+from services import agreed, overages, waterfall
 from services.agreed import Controls
 from services.catalog import FREE, Catalog
 
@@ -46,7 +46,7 @@ TOP_UPS = {Reason.PURCHASE, Reason.GRANT, Reason.SIGNUP}
 class Level(NamedTuple):
     """How full the account is. `allowance` is the first lot of the running allowance, `used` what was used of it.
 
-    `top_up` is the last one; `remaining` is in all lots.
+    `top_up` is the last one; `remaining` is in all lots; `overage` is what the period used beyond them.
     """
 
     allowance: str | None
@@ -54,6 +54,7 @@ class Level(NamedTuple):
     used: int
     remaining: int
     top_up: int
+    overage: int
 
 
 class Book:
@@ -83,6 +84,10 @@ class Book:
         self.added_hours: dict[tuple[Any, ...], UsageHour] = {}
         self.added_subject_hours: dict[tuple[Any, ...], SubjectHour] = {}
         self.account_changed = False
+        self.overage_changed = False
+        self.added_overage = 0
+        self.first_overage = 0
+        """The number of the first record that added some."""
         self.topped_up = False
         self._order: list[Lot] | None = None
         self.before: Level | None = None
@@ -106,7 +111,7 @@ class Book:
                 first = lot.id if first is None else min(first, lot.id)
                 included += lot.issued - lot.removed
                 left += lot.remaining
-        return Level(first, included, included - left, self.remaining, self.account.topped_up)
+        return Level(first, included, included - left, self.remaining, self.account.topped_up, self.account.overage)
 
     @property
     def remaining(self) -> int:
@@ -130,9 +135,16 @@ class Book:
         return max(0, self.remaining - self.held())
 
     @property
+    def overage_limit(self) -> int:
+        """The overage that is agreed for the running period."""
+        return overages.limit(self.account.overage_terms, self.controls.overage)
+
+    @property
     def headroom(self) -> int:
-        """Agreed overage that is left. An account can agree to overage only where a payment provider bills it."""
-        return 0
+        """What of it is left. Nobody may run up more while a payment is past due."""
+        if self.account.overage_terms is None or self.account.status != AccountStatus.ACTIVE:
+            return 0
+        return max(0, self.overage_limit - self.account.overage)
 
     def spending_order(self) -> list[Lot]:
         if self._order is None:
@@ -263,6 +275,24 @@ class Book:
             self.account_changed = True
             if self.account.debt > MAX_BALANCE:
                 raise ValidationError({"credits": ["The debt would pass the largest total that can be kept."]})
+
+    def add_overage(self, amount: int, seq: int) -> None:
+        """Count what a record, numbered `seq`, used beyond all lots; it goes on the bill of the running period."""
+        if amount:
+            self.first_overage = self.first_overage or seq
+            self.added_overage += amount
+            self.set_overage(self.account.overage + amount)
+
+    def set_overage(self, amount: int) -> None:
+        """What the running period used beyond all lots."""
+        self.account.overage = amount
+        self.account_changed = self.overage_changed = True
+
+    def set_overage_terms(self, terms: str | None) -> None:
+        """On what terms it may (JSON), or None."""
+        if self.account.overage_terms != terms:
+            self.account.overage_terms = terms
+            self.account_changed = self.overage_changed = True
 
     def add_unfunded(self, amount: int) -> None:
         """Raise (or lower) what no lot has covered yet."""

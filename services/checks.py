@@ -59,6 +59,7 @@ def _see(presented: Presented, account_ref: str | None, subject: str | None = No
 
 _CURES = {
     "insufficient_credits": ("buy_credits", "upgrade"),
+    "payment_past_due": ("pay_invoice", "buy_credits"),
     "cap_reached": ("raise_cap",),
     "account_suspended": ("pay_invoice", "contact_operator"),
     "account_closed": ("contact_operator",),

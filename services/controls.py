@@ -22,14 +22,16 @@ from extensions import db
 from models.account import Account
 from models.alert import AlertKind
 from models.credit import CapCounter, LedgerEntry, Reason
+from models.stripe import StripeSubscription
 from models.token import Token
 from models.usage import UsageRecord
-from rows import run
-from services import accounts, agreed, alerts, auto_top_up, catalog, credits, usage
+from rows import Rows, run
+from services import accounts, agreed, alerts, auto_top_up, catalog, credits, overages, usage
 from services.agreed import AutoTopUp, Cap, Controls, Overage
 from services.books import SUBSCRIPTIONS, Book
 
 MOST_CAPS = 100
+_PAID = Rows(StripeSubscription)
 _KEYS = {
     agreed.ACCOUNT: literal(""),
     agreed.TOKEN: UsageRecord.token_id,
@@ -97,6 +99,8 @@ def put(account_id: str, wanted: dict[str, Any], *, by_operator: bool) -> dict[s
             conn.execute(update(Account).where(Account.id == account_id).values(controls=book.account.controls))
             if after.auto_top_up != before.auto_top_up:
                 auto_top_up.agree(conn, account_id, after.auto_top_up)
+            if after.overage != before.overage:
+                _put_in_force(conn, book, after.overage)
             if after.caps != before.caps:
                 alerts.settle(conn, account_id, AlertKind.CAP_REACHED)
             for cap in _uncounted(before.caps, after.caps):
@@ -242,18 +246,35 @@ def _last_reset(conn: Connection, account_id: str) -> int:
 
 
 def _overage(conn: Connection, book: Book, before: Overage, wanted: dict[str, Any]) -> Overage:
-    after = Overage(**wanted)
+    """The price is agreed as it is now; whoever turns it off and on again in a period keeps the period's."""
+    after = replace(before, **wanted)
     if after.enabled and after.cap_amount is None:
         raise ValidationError({"overage.cap_amount": ["Overage needs a cap in money."]})
-    if after.enabled and not before.enabled and not _may_overrun(conn, book):
+    if not after.enabled or before.enabled:
+        return after
+    paid = _paid(conn, book)
+    if paid is not None and paid.overage_terms is not None:
+        return after
+    prices = [price for price in book.catalog.overage_prices if paid is not None and price.currency == paid.currency]
+    if not prices:
         raise OverageUnavailable()
-    return after
+    if book.account.overage and before.terms is not None:
+        return after
+    return replace(after, terms=overages.of_price(prices[0]).to_json())
 
 
-def _may_overrun(conn: Connection, book: Book) -> bool:
-    """Overage needs a price, and a subscription whose invoice it comes on."""
+def _paid(conn: Connection, book: Book) -> Any:
+    """The subscription whose invoices overage would come on, as Stripe last showed it; None without one."""
     subscription = run(conn, [SUBSCRIPTIONS.select(conn, "id IN ?", [book.account.subscription_id])])[0][0]
-    return bool(book.catalog.overage_prices) and subscription.stripe_id is not None
+    if subscription.stripe_id is None:
+        return None
+    return run(conn, [_PAID.select(conn, "id IN ?", [subscription.stripe_id])])[0][0]
+
+
+def _put_in_force(conn: Connection, book: Book, agreed_overage: Overage) -> None:
+    paid = _paid(conn, book)
+    if paid is not None:
+        book.set_overage_terms(overages.in_force(paid.overage_terms, paid.currency, agreed_overage))
 
 
 def _auto_top_up(before: AutoTopUp, wanted: dict[str, Any]) -> AutoTopUp:

@@ -24,7 +24,7 @@ from models.account import Account, AccountStatus
 from models.credit import CapCounter, Lot
 from models.token import Token
 from rows import Statement, run
-from services import agreed, catalog, crossings, limits, plans
+from services import agreed, bills, catalog, crossings, limits, plans
 from services.books import (
     ACCOUNTS,
     COUNTERS,
@@ -52,11 +52,11 @@ _ACCOUNT = (
     "seq",
     "unfunded",
     "debt",
-    "overage",
     "requests_per_minute",
 )
 """What spending and plans change of an account's row."""
 _TOP_UP = ("topped_up", "topped_up_lot")
+_OVERAGE = ("overage", "overage_terms")
 _LONGEST_PERIOD = timedelta(days=800)
 """No period began longer ago; a trial may last two years."""
 
@@ -265,8 +265,10 @@ def _write(conn: Connection, books: Books) -> None:
     add([hour for book in all_books for hour in book.added_hours.values()], HOURS.add, sums)
     add([hour for book in all_books for hour in book.added_subject_hours.values()], SUBJECT_HOURS.add, sums)
     changed = [book for book in all_books if book.account_changed]
-    columns = (*_ACCOUNT, *_TOP_UP) if any(book.topped_up for book in changed) else _ACCOUNT
+    columns = _ACCOUNT + (_TOP_UP if any(book.topped_up for book in changed) else ())
+    columns += _OVERAGE if any(book.overage_changed for book in changed) else ()
     add([book.account for book in changed], ACCOUNTS.update, columns)
+    statements += bills.writes(conn, all_books)
     statements += crossings.writes(conn, all_books)
     add(_used_tokens(books), TOKENS.update, ("last_used_at",))
     if statements:

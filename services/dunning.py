@@ -56,11 +56,17 @@ def is_served(paid: StripeSubscription, now: datetime, terms: Catalog) -> bool:
     return paid.status in IN_FORCE and (lapses is None or now < lapses)
 
 
-def standing(mirrored: Iterable[StripeSubscription], now: datetime, terms: Catalog) -> AccountStatus:
-    """What an account's subscriptions make of it: one that is paid clears it of others that were not."""
-    all_ = list(mirrored)
-    unpaid = [one for one in all_ if one.past_due_since is not None]
-    if not unpaid or any(one.status in IN_FORCE and one.past_due_since is None for one in all_):
+def standing(
+    mirrored: Iterable[StripeSubscription], owed_since: Iterable[datetime], now: datetime, terms: Catalog
+) -> AccountStatus:
+    """What an account's subscriptions make of it, and since when invoices of its overage are owed.
+
+    A subscription that is paid clears it of others that were not, but not of its overage.
+    """
+    all_, owed = list(mirrored), list(owed_since)
+    if not any(one.status in IN_FORCE and one.past_due_since is None for one in all_):
+        owed += [one.past_due_since for one in all_ if one.past_due_since is not None]
+    if not owed:
         return AccountStatus.ACTIVE
-    stops = [at for one in unpaid if (at := suspends_at(one, terms)) is not None]
-    return AccountStatus.SUSPENDED if min(stops) <= now else AccountStatus.PAST_DUE
+    suspended = min(owed) + timedelta(days=terms.suspend_days) <= now
+    return AccountStatus.SUSPENDED if suspended else AccountStatus.PAST_DUE

@@ -19,7 +19,7 @@ from models.account import Account, AccountStatus, SubscriptionStatus
 from models.credit import HoldState
 from models.stripe import IN_FORCE, StripeStatus, StripeSubscription
 from rows import Rows, run
-from services import allowances, dunning, periods
+from services import allowances, bills, dunning, overages, periods
 from services.books import SUBSCRIPTIONS, Book
 
 FREE_TIER = "free"
@@ -91,7 +91,7 @@ def _fall_back(conn: Connection, book: Book, current: Any) -> None:
 def _stand(conn: Connection, book: Book, mirrored: Sequence[Any]) -> None:
     """Past due, suspended or active by what is paid, unless an operator has suspended the account."""
     account = book.account
-    standing = dunning.standing(mirrored, book.now, book.catalog)
+    standing = dunning.standing(mirrored, bills.owed_since(conn, account.id), book.now, book.catalog)
     by_us = account.status != AccountStatus.SUSPENDED or account.status_reason == dunning.REASON
     if account.status != standing and by_us:
         account.status = standing.value
@@ -156,9 +156,16 @@ def _begin(conn: Connection, book: Book, subscription: Any, *, rates: str | None
     allowances.enter_period(conn, book, subscription, start, end, included, first=first)
 
 
-def _put_on(book: Book, subscription: Any, rates: str | None = None, requests_per_minute: int | None = None) -> None:
+def _put_on(
+    book: Book,
+    subscription: Any,
+    rates: str | None = None,
+    requests_per_minute: int | None = None,
+    overage_terms: str | None = None,
+) -> None:
     book.account.subscription_id, book.account.plan, book.account.rates = subscription.id, subscription.tier, rates
     book.account.requests_per_minute = requests_per_minute
+    book.set_overage_terms(overage_terms)
     book.account_changed = True
 
 
@@ -198,7 +205,8 @@ def _follow(conn: Connection, book: Book, current: Any, paid: Any) -> None:
     else:
         row.stripe_id, row.created_at = paid.id, book.now
         run(conn, [SUBSCRIPTIONS.insert(conn, [row])])
-    _put_on(book, row, requests_per_minute=paid.requests_per_minute or 0)
+    terms = overages.in_force(paid.overage_terms, paid.currency, book.controls.overage)
+    _put_on(book, row, requests_per_minute=paid.requests_per_minute or 0, overage_terms=terms)
     period = paid_period(paid, book.now)
     if period is None:
         if not stays:
@@ -255,6 +263,7 @@ def _wait(conn: Connection, book: Book, subscription: Any) -> None:
     start, end = periods.month_period(subscription.anchor, book.now)
     book.account.period_start, book.account.period_end = max(start, min(subscription.covered_until, book.now)), end
     book.account_changed = True
+    bills.enter(conn, book)
 
 
 def assume_renewed(conn: Connection, book: Book) -> bool:

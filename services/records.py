@@ -19,7 +19,7 @@ from extensions import db
 from models.credit import Lot, Reason
 from models.usage import UsageRecord
 from rows import run
-from services import agreed, caps, credits, debts, tokens
+from services import agreed, bills, caps, credits, debts, tokens
 from services.books import ENTRIES, LOTS, RECORDS, Book
 from services.credits import Spender, Wanted
 from services.tokens import Caller
@@ -168,6 +168,7 @@ def _void(account_id: str, record_id: str, reason: str) -> UsageRecord:
             raise AlreadyVoided(voided_at=clock.rfc3339(record.voided_at))
         debts.claim(books.conn, book, _give_back(books.conn, book, record))
         book.add_unfunded(-(record.unfunded - record.settled))
+        bills.void(books.conn, book, record)
         windows = _windows(books.conn, book, record)
         charge = -record.charged, record.token_id, token_cap, record.subject
         caps.count(book, *charge, windows)

@@ -22,7 +22,7 @@ from amounts import to_credits
 from errors import ValidationError
 from models.credit import Kind, LedgerEntry, Reason
 from models.usage import UsageRecord
-from services import balances
+from services import balances, bills
 from services.usage import AHEAD, OLDEST
 
 _MONTH = re.compile(r"(\d{4})-(\d\d)", re.ASCII)
@@ -87,7 +87,7 @@ def draw_up(account_id: str, start: datetime, end: datetime) -> Statement:
             opening=opening,
             closing=closing,
             unfunded=_unfunded(conn, account_id, start, end) if book.account.unfunded else 0,
-            overage=_overage(conn, account_id, start, end) if book.account.overage else 0,
+            overage=_overage(conn, account_id, start, end) if bills.exist(conn, account_id) else 0,
             debt=book.account.debt,
             as_of=book.now,
         )

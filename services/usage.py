@@ -26,6 +26,7 @@ from errors import (
     IdempotencyConflict,
     InsufficientCredits,
     NotFound,
+    PaymentPastDue,
     SpillwayError,
     UnknownOperation,
     ValidationError,
@@ -285,19 +286,33 @@ def _by_rate(book: Book, rate: rates.Rate, request: UsageRequest) -> int:
 
 
 def fund(book: Book, amount: int, caller: Caller, subject: str | None, *, enforce: bool) -> waterfall.Funding:
-    """How the charge is covered beside the open holds. Raises CapReached, InsufficientCredits."""
+    """How the charge is covered beside the open holds. Raises CapReached, InsufficientCredits, PaymentPastDue."""
     if enforce:
         caps.check(book, amount, caller.token_id, caller.cap, subject)
     funding = waterfall.fund(
         amount, remaining=book.remaining, held=book.held(), headroom=book.headroom, enforce=enforce
     )
     if funding is None:
+        if _is_withheld(book, amount):
+            raise PaymentPastDue(
+                "Only overage could cover it, and none is given while a payment is past due.",
+                required=to_credits(amount),
+                available=to_credits(book.available),
+            )
         raise InsufficientCredits(
             f"{to_credits(amount)} credits are needed and {to_credits(book.available)} are available.",
             required=to_credits(amount),
             available=to_credits(book.available),
         )
     return funding
+
+
+def _is_withheld(book: Book, amount: int) -> bool:
+    """Whether agreed overage would cover the charge if no payment were past due."""
+    if book.account.status != AccountStatus.PAST_DUE or book.account.overage_terms is None:
+        return False
+    left = max(0, book.overage_limit - book.account.overage)
+    return waterfall.fund(amount, remaining=book.remaining, held=book.held(), headroom=left, enforce=True) is not None
 
 
 def _fund_hold(book: Book, hold: Hold, amount: int) -> waterfall.Funding:
@@ -348,6 +363,7 @@ def _append(
         hold.state, hold.closed_at = HoldState.CAPTURED.value, book.now
         book.changed_holds[hold.id] = hold
     parts = book.draw(funding.from_lots, Reason.USAGE, ("usage", record_id))
+    book.add_overage(funding.overage, seq)
     book.add_unfunded(funding.unfunded)
     caps.count(book, charge.charged, caller.token_id, caller.cap, request.subject)
     record = RECORDS.make(

@@ -19,7 +19,7 @@ from models.account import Account
 from models.credit import Hold, HoldState, Kind, LedgerEntry, Lot, Reason
 from models.stripe import Purchase, PurchaseStatus, Reversal
 from models.usage import SubjectHour, UsageHour, UsageRecord
-from services import controls
+from services import bills, controls
 
 _TAKES_BACK = {Reason.EXPIRY, Reason.RESET, Reason.PLAN_CHANGE}
 _GOES_BOTH_WAYS = {Reason.PLAN_CHANGE, Reason.REFUND, Reason.DISPUTE, Reason.DISPUTE_REVERSAL}
@@ -104,8 +104,8 @@ def _verify_account(conn: Connection, account_id: str, report: Report) -> Iterat
     yield from _verify_totals(conn, account_id, told)
     yield from _verify_hours(conn, account_id, UsageHour, ("operation", "llm_model", "source"))
     yield from _verify_hours(conn, account_id, SubjectHour, ("subject",))
-    for counter, told_wrong in controls.miscounted(conn, account_id):
-        yield Difference(account_id, counter, told_wrong)
+    for subject, told_wrong in (*controls.miscounted(conn, account_id), *bills.wrong(conn, account_id)):
+        yield Difference(account_id, subject, told_wrong)
 
 
 def _stream(conn: Connection, query: Any) -> Iterator[Any]:
@@ -129,7 +129,7 @@ def _verify_entry(account_id: str, entry: Any, told: _Told) -> Iterator[Differen
         lot.removed -= entry.change
     if entry.reason == Reason.USAGE:
         told.usage[entry.seq] = (entry.kind, -entry.change, entry.cause_id)
-    elif entry.reason == Reason.VOID:
+    elif entry.reason == Reason.VOID and not begins:  # a lot that begins so stands for overage that was paid
         told.voids[entry.cause_id] += entry.change
     elif entry.reason == Reason.SETTLE:
         told.settles[entry.cause_id] -= entry.change
@@ -217,15 +217,12 @@ def _verify_record(account_id: str, record: Any, told: _Told) -> Iterator[Differ
 def _verify_totals(conn: Connection, account_id: str, told: _Told) -> Iterator[Difference]:
     """What the account's row sums up."""
     account = conn.execute(select(Account.__table__).where(Account.id == account_id)).one()
-    sums = select(
-        func.coalesce(func.sum(UsageRecord.unfunded - UsageRecord.settled), 0),
-        func.coalesce(func.sum(UsageRecord.overage), 0),
-    )
+    unsettled = select(func.coalesce(func.sum(UsageRecord.unfunded - UsageRecord.settled), 0))
     unvoided = (UsageRecord.account_id == account_id) & UsageRecord.voided_at.is_(None)
-    unfunded, overage = conn.execute(sums.where(unvoided)).one()
+    unfunded = conn.execute(unsettled.where(unvoided)).scalar_one()
     owed = select(func.coalesce(func.sum(Reversal.debt), 0)).where(Reversal.account_id == account_id)
     debt = conn.execute(owed).scalar_one()
-    for name, value in {"unfunded": unfunded, "overage": overage, "debt": debt}.items():
+    for name, value in {"unfunded": unfunded, "debt": debt}.items():
         if getattr(account, name) != value:
             yield Difference(account_id, name, f"is {getattr(account, name)}, the records make it {value}")
     if not account.seq == told.numbers == told.highest:

@@ -141,6 +141,7 @@ def _metered(raw: Mapping[str, Any], reader: Reader) -> Plan:
         price_type="metered",
         free_credits=reader.credits("free_credits") or 0,
         meter=as_text(_recurring(raw).get("meter")),
+        transform=_transform(raw, reader),
     )
 
 

@@ -39,11 +39,20 @@ class Defaults:
 
 
 @dataclass(frozen=True)
+class Transform:
+    """Stripe divides the quantity by `divide_by` and rounds `up` or `down` before it multiplies."""
+
+    divide_by: int
+    round: str
+
+
+@dataclass(frozen=True)
 class Plan:
     """A tier as it is sold for one interval. `included_credits` are per month, whatever the interval.
 
     `amount` is None where the price has fractions of a minor unit (then `unit_amount_decimal` has it) and for
-    local plans, which have neither price id nor amount. `free_credits` is the free amount of a metered plan.
+    local plans, which have neither price id nor amount. `free_credits` is the free amount of a metered plan, whose
+    units may be transformed.
     """
 
     tier: str
@@ -61,14 +70,7 @@ class Plan:
     price_type: str = "base"
     free_credits: int = 0
     meter: str | None = None
-
-
-@dataclass(frozen=True)
-class Transform:
-    """Stripe divides the quantity by `divide_by` and rounds `up` or `down` before it multiplies."""
-
-    divide_by: int
-    round: str
+    transform: Transform | None = None
 
 
 @dataclass(frozen=True)

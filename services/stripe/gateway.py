@@ -78,6 +78,15 @@ def meters() -> Iterator[Object]:
     return _all(_v1().billing.meters.list, {"status": "active", "limit": 100})
 
 
+def meter(meter_id: str) -> Object:
+    return _ask(_v1().billing.meters.retrieve, meter_id)
+
+
+def record_usage(params: Params, key: str) -> Object:
+    """Tell a meter what was used; it takes whole numbers. An `identifier` it has seen is refused."""
+    return _ask(_v1().billing.meter_events.create, params=params, key=key)
+
+
 def create_meter(params: Params, key: str) -> Object:
     return _ask(_v1().billing.meters.create, params=params, key=key)
 
@@ -217,6 +226,23 @@ def cancel_subscription(subscription_id: str, params: Params, key: str) -> Objec
 
 def invoice(invoice_id: str) -> Object:
     return _ask(_v1().invoices.retrieve, invoice_id, params={"expand": ["payments"]})
+
+
+def create_invoice(params: Params, key: str) -> Object:
+    return _ask(_v1().invoices.create, params=params, key=key)
+
+
+def finalize_invoice(invoice_id: str, params: Params, key: str) -> Object:
+    return _ask(_v1().invoices.finalize_invoice, invoice_id, params=params, key=key)
+
+
+def create_invoice_item(params: Params, key: str) -> Object:
+    """On a draft (`invoice`); an invoice that is finalized refuses it."""
+    return _ask(_v1().invoice_items.create, params=params, key=key)
+
+
+def invoice_items(params: Params) -> Iterator[Object]:
+    return _all(_v1().invoice_items.list, params)
 
 
 def invoices(params: Params) -> Iterator[Object]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from services.stripe import cards, catalog, customers, invoices, purchases, reversals, subscriptions
+from services.stripe import cards, catalog, customers, invoices, overage, purchases, reversals, subscriptions, sync
 from services.stripe.gateway import Object
 from services.stripe.sync import Apply
 
@@ -66,6 +66,14 @@ def subscription_changed(event: Event) -> Apply | None:
     return subscriptions.prepare(event.object_id)
 
 
+def invoice_begun(event: Event) -> Apply | None:
+    """A renewal's draft is open for about an hour: what the period before it used beyond the plan goes on it."""
+    apply = invoices.prepare(event.object_id)
+    if sync.run(apply):
+        overage.bill_account(invoices.account_of(event.object_id))
+    return apply
+
+
 def invoice_changed(event: Event) -> Apply | None:
     """The pages show it; a renewal that was paid, or was not, shows on its subscription, which is asked with it."""
     return invoices.prepare(event.object_id)
@@ -105,7 +113,7 @@ TABLE: dict[str, Handler] = {
     "customer.subscription.paused": subscription_changed,
     "customer.subscription.resumed": subscription_changed,
     "customer.subscription.trial_will_end": subscription_changed,
-    "invoice.created": invoice_changed,
+    "invoice.created": invoice_begun,
     "invoice.updated": invoice_changed,
     "invoice.deleted": invoice_changed,
     "invoice.finalized": invoice_changed,

@@ -14,6 +14,8 @@ from extensions import db
 from models.account import Account
 from models.stripe import StripeInvoice
 from services.stripe import gateway, subscriptions, sync, topup_invoices
+from services import catalog
+from services.stripe import gateway, overage, subscriptions, sync
 from services.stripe.gateway import Object
 from services.stripe.sync import Apply, moment
 
@@ -37,6 +39,7 @@ def prepare(invoice_id: str) -> Apply | None:
     account_id = owned.account_id if owned is not None else subscriptions.owner(found)
     if account_id is None:
         return None
+    terms = catalog.current()
 
     bought = topup_invoices.prepare(found, account_id) if owned is None else None
 
@@ -47,6 +50,8 @@ def prepare(invoice_id: str) -> Apply | None:
             owned.apply(session)
         if bought is not None:
             bought(session)
+        else:
+            overage.note_collection(session, account_id, found, terms)
 
     return apply
 
@@ -103,6 +108,12 @@ def _period(found: Object) -> tuple[int | None, int | None]:
 
 
 # Reading
+
+
+def account_of(invoice_id: str) -> str:
+    """Whose mirrored invoice it is."""
+    db.session.rollback()
+    return db.session.get_one(StripeInvoice, invoice_id).account_id
 
 
 def listing(account_id: str, limit: int, before: tuple[datetime, str] | None = None) -> list[StripeInvoice]:

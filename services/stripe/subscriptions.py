@@ -17,8 +17,9 @@ import database
 from errors import StripeRefused, StripeUnavailable
 from extensions import db
 from models.account import Account, AccountStatus, Subscription
+from models.overage import OverageBill
 from models.stripe import OVER, StripeStatus, StripeSubscription
-from services import catalog, credits, periods, plans
+from services import catalog, credits, overages, periods, plans
 from services.catalog import Plan
 from services.stripe import arrears, customers, gateway, sync
 from services.stripe.catalog import terms_of
@@ -138,6 +139,8 @@ def _take_terms(row: StripeSubscription, price: Object, plan: Plan) -> None:
     row.price_id, row.price_type, row.tier, row.name = price["id"], plan.price_type, plan.tier, plan.name
     row.included = plan.free_credits if plan.price_type == "metered" else plan.included_credits
     row.rollover_max, row.requests_per_minute = plan.rollover_max, plan.requests_per_minute
+    overage = overages.of_plan(plan)
+    row.overage_terms = overage.to_json() if overage else None
     row.interval = str(recurring.get("interval"))
     row.interval_count = int(recurring.get("interval_count") or 1)
     row.currency = price["currency"]
@@ -227,8 +230,9 @@ def _assume_renewed(account_id: str) -> bool:
 def dun_due() -> int:
     """Take the steps that are due where a payment failed, without asking Stripe; on how many accounts that was."""
     db.session.rollback()
-    unpaid = select(StripeSubscription.account_id).where(StripeSubscription.past_due_since.is_not(None)).distinct()
-    account_ids = db.session.scalars(unpaid).all()
+    unpaid = select(StripeSubscription.account_id).where(StripeSubscription.past_due_since.is_not(None))
+    owed = select(OverageBill.account_id).where(OverageBill.unpaid_since.is_not(None))
+    account_ids = db.session.scalars(unpaid.union(owed)).all()
     for account_id in account_ids:
         _settle(account_id)
     return len(account_ids)
