@@ -10,7 +10,7 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
-from sqlalchemy import Connection, case, func, select, tuple_, update
+from sqlalchemy import Connection, case, func, literal, select, tuple_, update
 
 import ids
 from models.account import Account
@@ -57,7 +57,8 @@ def close(conn: Connection, book: Book) -> None:
 
 
 def _close(conn: Connection, book: Book, *which: Any) -> None:
-    end = case((OverageBill.period_end > book.now, book.now), else_=OverageBill.period_end)
+    now = literal(book.now, OverageBill.period_end.type)
+    end = case((OverageBill.period_end > now, now), else_=OverageBill.period_end)
     due = {"state": BillState.DUE.value, "closed_at": book.now, "last_seq": book.account.seq, "period_end": end}
     mine = (OverageBill.account_id == book.account.id, OverageBill.state == BillState.OPEN.value)
     conn.execute(update(OverageBill).where(*mine, *which).values(due))

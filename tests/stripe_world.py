@@ -119,14 +119,17 @@ class StripeWorld:
 
     def checkout(self, account_id: str, price: str, quantity: int = 1, **params: Any) -> str:
         """The id of an open checkout session for a price (its name in the catalog, or its id)."""
-        recurring = self.client.v1.prices.retrieve(self.prices.get(price, price)).type == "recurring"
+        sold = self.client.v1.prices.retrieve(self.prices.get(price, price))
+        recurring = sold.type == "recurring"
+        metered = sold.recurring is not None and sold.recurring.usage_type == "metered"
+        line = {"price": sold.id} if metered else {"price": sold.id, "quantity": quantity}
         metadata = {"product": TAG, "account": account_id}
         own = "subscription_data" if recurring else "payment_intent_data"
         return self.client.v1.checkout.sessions.create(
             params={  # type: ignore[arg-type]
                 "mode": "subscription" if recurring else "payment",
                 "customer": self.customer(account_id),
-                "line_items": [{"price": self.prices.get(price, price), "quantity": quantity}],
+                "line_items": [line],
                 "metadata": metadata,
                 "success_url": "http://127.0.0.1:8000/checkout/return?session={CHECKOUT_SESSION_ID}",
                 **params,

@@ -248,11 +248,19 @@ def _item(bill: OverageBill, invoice_id: str) -> dict[str, Any]:
 
 
 def _invoice(bill: OverageBill) -> dict[str, Any]:
+    """A draft that Stripe leaves alone until it has its item. Where the customer has no card of their own, it is paid
+    like the subscription: hosted Checkout keeps a card with that.
+    """
+    paid, customer_id = _paid(bill), _customer(bill)
+    own = (gateway.customer(customer_id).get("invoice_settings") or {}).get("default_payment_method")
+    card = None if own or paid is None else gateway.subscription(paid.id).get("default_payment_method")
+    method = card["id"] if isinstance(card, dict) else card
     return {
-        "customer": _customer(bill),
+        **({"default_payment_method": method} if method else {}),
+        "customer": customer_id,
         "currency": overages.parse(bill.terms).currency,
         "collection_method": "charge_automatically",
-        "auto_advance": True,
+        "auto_advance": False,
         "pending_invoice_items_behavior": "exclude",
         "metadata": _marks(bill),
     }
