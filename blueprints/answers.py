@@ -302,6 +302,9 @@ ANSWERS: dict[str, Schema] = {
                     "enough_history": _BOOLEAN,
                 }
             ),
+            "cost": _maybe(
+                _object({"currency": _STRING, "plan": _maybe(_INTEGER), "overage": _INTEGER, "period_end": _INTEGER})
+            ),
             "alerts": {"type": "array", "items": {"$ref": "#/components/schemas/Alert"}},
             "as_of": _TIME,
         }

@@ -364,6 +364,7 @@ ANSWERS: dict[str, Any] = {
             },
             "enough_history": True,
         },
+        "cost": {"currency": "usd", "plan": 4900, "overage": 0, "period_end": 4900},
         "alerts": [],
         "as_of": _NOW,
     },

@@ -52,6 +52,7 @@ _CURES = {
     AlertKind.CAP_REACHED: ("See caps", "controls_pages.controls_page"),
     AlertKind.SPIKE: ("See usage", "usage_pages.index"),
     AlertKind.PAYMENT_FAILED: ("See billing", "billing_pages.index"),
+    AlertKind.OVERAGE: ("See the limit", "controls_pages.controls_page"),
     AlertKind.CARD_EXPIRING: ("See billing", "billing_pages.index"),
     AlertKind.PLAN_LAPSED: ("See billing", "billing_pages.index"),
     AlertKind.SUSPENDED: ("See billing", "billing_pages.index"),

@@ -110,12 +110,15 @@ def run(app: Flask, name: str, by_hand: bool = False) -> JobRun:
             _log.exception("job %s failed", name)
             outcome, detail = "error", type(error).__name__
         metrics.job_ran(name, outcome, time.perf_counter() - began)
-        return _keep(JobRun(name=name, started_at=started, outcome=outcome, detail=detail))
+        result = JobRun(name=name, started_at=started, finished_at=datetime.now(UTC), outcome=outcome, detail=detail)
+        try:
+            return _keep(result)
+        except database.Duplicate:  # the very first run of it has just ended in another process, too
+            return _keep(result)
 
 
 @database.retrying
 def _keep(result: JobRun) -> JobRun:
-    result.finished_at = datetime.now(UTC)
     with database.transaction() as session:
         return session.merge(result)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -25,6 +25,7 @@ _log = logging.getLogger("spillway.alerts")
 _MOST = 200
 _GOOD_NEWS = (AlertKind.TOPPED_UP, AlertKind.RESTORED)
 """Told by mail and listed; no page need begin with it."""
+_BY_THRESHOLD = (AlertKind.ALLOWANCE, AlertKind.OVERAGE)
 _AGAIN = timedelta(minutes=1)
 """A cap that keeps refusing is looked at no more often, in each process."""
 
@@ -60,6 +61,10 @@ def message(alert: Alert) -> str:
     if alert.kind == AlertKind.CAP_REACHED:
         whose = "the account" if told["scope"] == "account" else f"{told['scope']} {told['key']}"
         return f"The cap of {told['credits']:,} credits per {told['window']} for {whose} is reached."
+    if alert.kind == AlertKind.OVERAGE and alert.threshold is not None:
+        return f"{alert.threshold} % of the {told['limit']} agreed for usage beyond the plan is used."
+    if alert.kind == AlertKind.OVERAGE:
+        return "What the plan includes and every other credit is used; usage beyond it is billed from now on."
     if alert.kind == AlertKind.SPIKE:
         return f"{told['today']:,} credits were used today; {told['usual']:,} a day are usual."
     if alert.kind == AlertKind.CARD_EXPIRING:
@@ -94,16 +99,17 @@ def standing(account_id: str) -> list[Alert]:
 
 
 def for_banner(account_id: str) -> list[Alert]:
-    """What the account should look at now, newest first; of the allowance's thresholds the highest alone."""
-    shown, seen = [], False
-    found = [alert for alert in standing(account_id) if alert.kind not in _GOOD_NEWS]
-    for alert in sorted(found, key=lambda one: one.threshold or 0, reverse=True):
-        if alert.kind == AlertKind.ALLOWANCE:
-            if seen:
-                continue
-            seen = True
-        shown.append(alert)
-    return sorted(shown, key=lambda one: (one.created_at, one.id), reverse=True)
+    """What the account should look at now, newest first; of thresholds of one thing the highest alone."""
+    return highest([alert for alert in standing(account_id) if alert.kind not in _GOOD_NEWS])
+
+
+def highest(found: Sequence[Alert]) -> list[Alert]:
+    """Without those that a higher threshold of the same thing says, too."""
+    most: dict[str, int] = {}
+    for alert in found:
+        if alert.kind in _BY_THRESHOLD:
+            most[alert.kind] = max(most.get(alert.kind, 0), alert.threshold or 0)
+    return [alert for alert in found if most.get(alert.kind, alert.threshold or 0) == (alert.threshold or 0)]
 
 
 @database.retrying

@@ -22,16 +22,13 @@ from extensions import db
 from models.account import Account
 from models.alert import AlertKind
 from models.credit import CapCounter, LedgerEntry, Reason
-from models.stripe import StripeSubscription
 from models.token import Token
 from models.usage import UsageRecord
-from rows import Rows, run
-from services import accounts, agreed, alerts, auto_top_up, catalog, credits, overages, usage
+from services import accounts, agreed, alerts, auto_top_up, catalog, credits, overages, plans, usage
 from services.agreed import AutoTopUp, Cap, Controls, Overage
-from services.books import SUBSCRIPTIONS, Book
+from services.books import Book
 
 MOST_CAPS = 100
-_PAID = Rows(StripeSubscription)
 _KEYS = {
     agreed.ACCOUNT: literal(""),
     agreed.TOKEN: UsageRecord.token_id,
@@ -101,6 +98,7 @@ def put(account_id: str, wanted: dict[str, Any], *, by_operator: bool) -> dict[s
                 auto_top_up.agree(conn, account_id, after.auto_top_up)
             if after.overage != before.overage:
                 _put_in_force(conn, book, after.overage)
+                alerts.settle(conn, account_id, AlertKind.OVERAGE)
             if after.caps != before.caps:
                 alerts.settle(conn, account_id, AlertKind.CAP_REACHED)
             for cap in _uncounted(before.caps, after.caps):
@@ -265,10 +263,7 @@ def _overage(conn: Connection, book: Book, before: Overage, wanted: dict[str, An
 
 def _paid(conn: Connection, book: Book) -> Any:
     """The subscription whose invoices overage would come on, as Stripe last showed it; None without one."""
-    subscription = run(conn, [SUBSCRIPTIONS.select(conn, "id IN ?", [book.account.subscription_id])])[0][0]
-    if subscription.stripe_id is None:
-        return None
-    return run(conn, [_PAID.select(conn, "id IN ?", [subscription.stripe_id])])[0][0]
+    return plans.paid_by(conn, plans.of_account(conn, book))
 
 
 def _put_in_force(conn: Connection, book: Book, agreed_overage: Overage) -> None:

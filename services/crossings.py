@@ -14,10 +14,12 @@ import simplejson
 from sqlalchemy import Connection
 
 import ids
+import money
 from amounts import to_credits
 from models.alert import Alert, AlertKind
 from models.types import to_microseconds
 from rows import Rows, Statement
+from services import overages
 from services.books import Book, Level
 
 ALERTS = Rows(Alert)
@@ -39,6 +41,27 @@ def _crossed(book: Book, before: Level, after: Level) -> Iterator[Alert]:
         details = {"remaining": to_credits(after.remaining), "top_up": to_credits(after.top_up)}
         occasion = f"{AlertKind.LOW_BALANCE}:{account.topped_up_lot}:{account.period_start.isoformat()}"
         yield make(account.id, AlertKind.LOW_BALANCE, occasion, details, book.now)
+    if after.overage != before.overage:
+        yield from _overrun(book, before, after)
+
+
+def _overrun(book: Book, before: Level, after: Level) -> Iterator[Alert]:
+    """That usage beyond all lots has begun in this period, and how much of what is agreed it has come to."""
+    account, limit = book.account, book.overage_limit
+    if after.overage <= before.overage or account.overage_terms is None:
+        return
+    terms, cap = overages.parse(account.overage_terms), book.controls.overage.cap_amount
+    details = {
+        "used": to_credits(after.overage),
+        "cost": money.show(terms.amount(after.overage), terms.currency),
+        "limit": None if cap is None else money.show(cap, terms.currency),
+    }
+    passed = [threshold for threshold in _thresholds(book) if before.overage * 100 < threshold * limit] if cap else []
+    told: list[int | None] = [] if before.overage else [None]
+    told += [threshold for threshold in passed if after.overage * 100 >= threshold * limit]
+    for threshold in told:
+        occasion = f"{AlertKind.OVERAGE}:{account.period_start.isoformat()}:{threshold}:{cap if threshold else None}"
+        yield make(account.id, AlertKind.OVERAGE, occasion, details, book.now, threshold, account.period_end)
 
 
 def _thresholds(book: Book) -> tuple[int, ...]:

@@ -10,11 +10,13 @@ from typing import Any
 from sqlalchemy import func, select
 
 import database
+import money
 from amounts import MICRO, to_credits
+from models.stripe import StripeStatus
 from models.usage import UsageRecord
 from rows import run
-from services import agreed, alerts, balances, plans, prediction, summaries
-from services.books import SUBSCRIPTIONS
+from services import agreed, alerts, balances, overages, plans, prediction, summaries
+from services.books import SUBSCRIPTIONS, Book
 from services.usage import AHEAD
 
 _DAY, _MICROSECOND = timedelta(days=1), timedelta(microseconds=1)
@@ -31,12 +33,13 @@ _FARTHEST = Decimal(3650)
 def stats(account_id: str) -> dict[str, Any]:
     """GET /usage/stats. `used` is what the period's usage was charged, lots or not; `remaining` what is available.
 
-    `percent` is `used` of both together. Raises AccountNotFound.
+    `percent` is `used` of both together. `cost` is money in minor units. Raises AccountNotFound.
     """
     with balances.snapshot(account_id) as (conn, book):
         start, end, now, available = book.account.period_start, book.account.period_end, book.now, book.available
         subscription = run(conn, [SUBSCRIPTIONS.select(conn, "id IN ?", [book.account.subscription_id])])[0][0]
         renews = plans.included_in(book, subscription) > 0
+        paid = plans.paid_by(conn, subscription)
     used = used_in_period(account_id, start, now)
     average = used / max(Decimal(1), _days(now - start))
     path = _path(account_id, now)
@@ -55,9 +58,28 @@ def stats(account_id: str) -> dict[str, Any]:
             "runs_out": _runs_out(path, available, renewal=end if renews else None),
             "enough_history": path is not None,
         },
+        "cost": None if paid is None else _cost(book, paid, _whole(rest)),
         "alerts": [alerts.render(alert, now) for alert in alerts.standing(account_id)],
         "as_of": now,
     }
+
+
+def _cost(book: Book, paid: Any, rest: int) -> dict[str, Any]:
+    """What the running period costs a subscriber: the plan, overage so far, and both when `rest` is used, too.
+
+    The plan's fee is None where it is not paid by the month. Overage ends at what was agreed.
+    """
+    by_month = (paid.interval, paid.interval_count) == ("month", 1)
+    priced = by_month and paid.unit_amount and paid.quantity
+    fee = money.total(Decimal(paid.unit_amount), paid.quantity) if priced else None
+    if paid.status == StripeStatus.TRIALING:
+        fee = 0
+    so_far = at_end = 0
+    if book.account.overage_terms is not None:
+        terms, used = overages.parse(book.account.overage_terms), book.account.overage
+        beyond = min(max(0, rest - book.available), max(0, book.overage_limit - used))
+        so_far, at_end = terms.amount(used), terms.amount(used + beyond)
+    return {"currency": paid.currency, "plan": fee, "overage": so_far, "period_end": (fee or 0) + at_end}
 
 
 def used_in_period(account_id: str, start: datetime, now: datetime) -> int:

@@ -25,6 +25,7 @@ ESSENTIAL = frozenset(
         AlertKind.PLAN_LAPSED,
         AlertKind.SUSPENDED,
         AlertKind.CARD_EXPIRING,
+        AlertKind.OVERAGE,
         AlertKind.TOP_UP_ACTION,
         AlertKind.TOP_UP_FAILED,
         AlertKind.TOP_UP_OFF,
@@ -41,6 +42,7 @@ KINDS: dict[str, str] = {
     AlertKind.SUSPENDED.value: "The account is suspended",
     AlertKind.RESTORED.value: "Nothing is unpaid any more",
     AlertKind.CARD_EXPIRING.value: "The card expires soon",
+    AlertKind.OVERAGE.value: "Usage beyond the plan",
     AlertKind.TOPPED_UP.value: "Auto top-up bought credits",
     AlertKind.TOP_UP_CEILING.value: "Auto top-up has reached its ceiling",
     AlertKind.TOP_UP_ACTION.value: "Auto top-up waits for your bank",
@@ -117,13 +119,16 @@ def sample(kind: str) -> Letter:
     message = "The cap of 500 credits per day for the account is reached."
     if kind == AlertKind.SPIKE:
         message = "640 credits were used today; 120 a day are usual."
+    if kind == AlertKind.OVERAGE:
+        message = "90 % of the $50.00 agreed for usage beyond the plan is used."
     details: dict[str, Any] = {"used": 22_500, "included": 25_000, "remaining": Decimal("19.5"), "top_up": 100}
     details |= {"last4": "4242", "credits": 1000, "amount": 1000, "currency": "usd", "failures": 2, "url": None}
     details |= {"why": "the card was declined", "next_at": clock.rfc3339(ends_at), "spent": 4500, "ceiling": 5000}
+    details |= {"limit": "$50.00"}
     values = {
         "account": "Acme Vision",
         "message": message,
-        "threshold": 90 if kind == AlertKind.ALLOWANCE else None,
+        "threshold": 90 if kind in (AlertKind.ALLOWANCE, AlertKind.OVERAGE) else None,
         "details": details,
         "ends_at": ends_at,
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ import settings
 from errors import NotFound, ValidationError
 from extensions import db
 from models.account import Account, Membership, Role
-from models.alert import Alert, AlertKind, Unsubscription
+from models.alert import Alert, Unsubscription
 from models.user import User
 from services import accounts, alerts, letters, mailer, outgoing
 
@@ -58,11 +58,11 @@ def tell_due() -> int:
 
 
 def _tell(account_id: str) -> int:
-    """All that is new about one account. Of several thresholds of the allowance the highest alone is mailed."""
+    """All that is new about one account. Of several thresholds of one thing the highest alone is mailed."""
     account, now = accounts.get(account_id), clock.now()
     untold = select(Alert).where(Alert.account_id == account_id, Alert.told_at.is_(None))
     found = list(db.session.scalars(untold.order_by(Alert.created_at, Alert.id)))
-    mailed = {alert.id for alert in _worth_a_mail(found) if alert.stands(now) and not account.is_closed}
+    mailed = {alert.id for alert in alerts.highest(found) if alert.stands(now) and not account.is_closed}
     drafts = {alert.id: _drafts(account, alert) if alert.id in mailed else [] for alert in found}
     _write(drafts)
     return len(found)
@@ -81,12 +81,6 @@ def _write(drafts: dict[str, list[dict[str, Any]]]) -> None:
                 outgoing.emit(
                     session.connection(), "alert.created", alert.account_id, alerts.render(alert, clock.now())
                 )
-
-
-def _worth_a_mail(found: Sequence[Alert]) -> list[Alert]:
-    of_allowance = [alert for alert in found if alert.kind == AlertKind.ALLOWANCE]
-    highest = max(of_allowance, key=lambda alert: alert.threshold or 0, default=None)
-    return [alert for alert in found if alert.kind != AlertKind.ALLOWANCE or alert is highest]
 
 
 def _drafts(account: Account, alert: Alert) -> list[dict[str, Any]]:

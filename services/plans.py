@@ -58,6 +58,13 @@ def of_account(conn: Connection, book: Book) -> Any:
     return run(conn, [SUBSCRIPTIONS.select(conn, "id IN ?", [book.account.subscription_id])])[0][0]
 
 
+def paid_by(conn: Connection, subscription: Any) -> Any:
+    """The subscription of Stripe's that it follows, as Stripe last showed it; None for a local one."""
+    if subscription.stripe_id is None:
+        return None
+    return run(conn, [_PAID.select(conn, "id IN ?", [subscription.stripe_id])])[0][0]
+
+
 def included_in(book: Book, subscription: Any) -> int:
     """The allowance of a period. The free plan's is the catalog's of today: nobody subscribed to it."""
     if subscription.tier == FREE_TIER and subscription.source == LOCAL:

@@ -12,6 +12,7 @@ import money
 from extensions import db
 from models.account import Account, Subscription
 from models.stripe import OVER, Purchase, StripeCustomer, StripeInvoice, StripeStatus, StripeSubscription
+from services import agreed, overages
 from services.stripe import customers, purchases
 
 _ROWS = 24
@@ -28,14 +29,31 @@ class NextInvoice:
 
 
 @dataclass(frozen=True)
+class Beyond:
+    """Usage beyond all credits in the running period, in micro-credits, and what it costs so far, in minor units.
+
+    `limit` is the most that was agreed to; None: no limit is set.
+    """
+
+    credits: int
+    amount: int
+    limit: int | None
+    currency: str
+
+
+@dataclass(frozen=True)
 class Overview:
-    """The account's side of Stripe. `subscription` is the one in force, else one that waits for its first payment."""
+    """The account's side of Stripe. `subscription` is the one in force, else one that waits for its first payment.
+
+    `overage` is None where none is agreed.
+    """
 
     customer: StripeCustomer | None
     subscription: StripeSubscription | None
     next_invoice: NextInvoice | None
     invoices: list[StripeInvoice]
     purchases: list[Purchase]
+    overage: Beyond | None
 
 
 def overview(account: Account) -> Overview:
@@ -52,7 +70,16 @@ def overview(account: Account) -> Overview:
         next_invoice=next_invoice(subscription) if subscription else None,
         invoices=list(invoices),
         purchases=purchases.listing(account.id, _ROWS, begun=False),
+        overage=_overage(account),
     )
+
+
+def _overage(account: Account) -> Beyond | None:
+    if account.overage_terms is None:
+        return None
+    terms = overages.parse(account.overage_terms)
+    limit = agreed.of(account.controls).overage.cap_amount
+    return Beyond(account.overage, terms.amount(account.overage), limit, terms.currency)
 
 
 def _subscription(account: Account) -> StripeSubscription | None:

@@ -51,12 +51,18 @@ def bill_due() -> int:
     if not gateway.is_configured():
         return 0
     counting = [(bill_id, _report) for bill_id in _ids(BillState.OPEN)]
-    return _each([*counting, *((bill_id, _bill) for bill_id in _ids(BillState.DUE))])
+    return _each([*counting, *((bill_id, collect) for bill_id in _ids(BillState.DUE))])
 
 
 def bill_account(account_id: str) -> int:
     """Bill what of this account is due now. Raises StripeUnavailable."""
-    return sum(_bill(bill_id) for bill_id in _ids(BillState.DUE, OverageBill.account_id == account_id))
+    return sum(collect(bill_id) for bill_id in _ids(BillState.DUE, OverageBill.account_id == account_id))
+
+
+def overdue() -> list[tuple[str, str]]:
+    """Bills that should be done by now, and their accounts."""
+    late = _ids(BillState.DUE, OverageBill.closed_at < clock.now() - timedelta(days=1))
+    return [(bill_id, _read(bill_id).account_id) for bill_id in late]
 
 
 def _ids(state: BillState, *which: Any) -> list[str]:
@@ -95,7 +101,7 @@ class _Place:
     late: bool
 
 
-def _bill(bill_id: str) -> bool:
+def collect(bill_id: str) -> bool:
     """Whether the bill is done now; otherwise the renewal's draft is waited for. Harmless when it was done before."""
     bill = _read(bill_id)
     if bill.state != BillState.DUE:

@@ -22,7 +22,7 @@ from models.account import Account
 from models.credit import Lot
 from models.stripe import IN_FORCE, OVER, Purchase, Reversal, StripeInvoice, StripeSubscription
 from services import catalog, credits
-from services.stripe import customers, gateway, inbox, invoices, purchases, reversals, subscriptions
+from services.stripe import customers, gateway, inbox, invoices, overage, purchases, reversals, subscriptions
 from services.stripe.gateway import Object
 from services.stripe.sync import Apply
 
@@ -83,6 +83,7 @@ def reconcile(days: int = DAYS, *, repair: bool = False, progress: Progress | No
         report.drifts += _check(one, repair)
         if progress is not None:
             progress(number, len(found))
+    report.drifts += _unbilled(repair)
     report.drifts += _doubled()
     if repair:
         report.backfilled = inbox.backfill(gateway.events(since))
@@ -211,6 +212,16 @@ def _told(name: str, before: Any, after: Any) -> str:
         changed = [column for column, value in after.items() if before[column] != value]
         return f"the {name} differs: " + ", ".join(f"{column} {before[column]} → {after[column]}" for column in changed)
     return f"the {name} differs: {before} → {after}"
+
+
+def _unbilled(repair: bool) -> Iterator[Drift]:
+    """Overage that is used, agreed to and on no invoice, although its period is over for a day."""
+    for bill_id, account_id in overage.overdue():
+        try:
+            repaired = repair and overage.collect(bill_id)
+        except StripeRefused:
+            repaired = False
+        yield Drift(account_id, bill_id, "its overage is on no invoice", repaired)
 
 
 def _doubled() -> Iterator[Drift]:

@@ -30,6 +30,7 @@ def test_a_new_account(app: Flask, operator: Api, at: At) -> None:
         "percent": 0,
         "daily_average": 0,
         "forecast": {"period_end_credits": 0, "range": None, "runs_out": None, "enough_history": False},
+        "cost": None,
         "alerts": [],
         "as_of": "2026-11-21T10:00:00Z",
     }

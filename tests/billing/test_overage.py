@@ -12,9 +12,11 @@ from sqlalchemy import select
 
 import database
 from models.overage import OverageBill
+from models.user import Mail
 from services import verify
+from services.stripe import reconcile
 from tests import factories
-from tests.api.helpers import NO_SIGNUP
+from tests.api.helpers import NO_SIGNUP, at_once
 from tests.factories import Answer, Api
 from tests.moments import At
 from tests.stripe_world import CATALOG, WAYS, StripeWorld
@@ -335,6 +337,80 @@ def test_an_outage_leaves_it_due(world: StripeWorld, operator: Api, at: At) -> N
     assert [bill.state for bill in customer.bills()] == ["due"]
     customer.run()
     assert customer.lines() == [("manual", 100, "paid")]
+
+
+def test_two_who_bill_at_once_bill_once(world: StripeWorld, operator: Api, at: At) -> None:
+    customer = Customer(world, operator, "team_year")
+    customer.use(5050)
+    at("2026-02-28T10:00:01Z")
+    assert world.run_job("renew-allowances") == "ok"
+    assert at_once([lambda: world.run_job("bill-overage")] * 4) == ["ok"] * 4  # type: ignore[list-item]
+    customer.run()
+    world.settle()
+    assert customer.lines() == [("manual", 100, "paid")]
+    assert len(customer.invoices()) == 2
+
+
+def test_reconcile_finds_what_is_on_no_invoice_and_bills_it(world: StripeWorld, operator: Api, at: At) -> None:
+    customer = Customer(world, operator, "team_year")
+    customer.use(5050)
+    at("2026-03-02T10:00:00Z")
+    assert world.run_job("renew-allowances") == "ok"
+    at("2026-03-04T10:00:00Z")
+    with world.app.app_context():
+        (bill,) = customer.bills()
+        found = reconcile.reconcile(30)
+        assert [(drift.object_id, drift.message) for drift in found.left] == [(bill.id, "its overage is on no invoice")]
+        assert reconcile.reconcile(30, repair=True).left == []
+        assert reconcile.reconcile(30).drifts == []
+    world.settle()
+    assert customer.lines() == [("manual", 100, "paid")]
+
+
+# Telling of it
+
+
+def told(operator: Api) -> list[tuple[int | None, str]]:
+    """Alerts about overage, oldest first."""
+    alerts = operator.get("/alerts?account=acme&state=all").json["data"]
+    return [(one["threshold"], one["message"]) for one in reversed(alerts) if one["kind"] == "overage"]
+
+
+def test_its_beginning_and_each_threshold_of_the_cap_are_told_once(world: StripeWorld, operator: Api) -> None:
+    customer = Customer(world, operator, cap=200)
+    assert operator.patch("/accounts/acme", {"email": "bills@acme.example"}).status == 200
+    customer.use(5000)
+    assert told(operator) == []
+    customer.use(1)
+    began = "What the plan includes and every other credit is used; usage beyond it is billed from now on."
+    assert told(operator) == [(None, began)]
+    customer.use(69)
+    customer.use(1)
+    assert told(operator)[1:] == [(70, "70 % of the $2.00 agreed for usage beyond the plan is used.")]
+    customer.use(29)
+    assert [threshold for threshold, _ in told(operator)] == [None, 70, 90, 100]
+    assert world.run_job("send-outbox") == "ok"
+    with world.app.app_context(), database.transaction() as session:
+        mails = session.scalars(select(Mail).where(Mail.kind == "overage")).all()
+    assert [(mail.to, mail.subject) for mail in mails] == [
+        ("bills@acme.example", "100 % of the limit on extra usage of Acme is used")
+    ]
+    assert "never costs more than $2.00 in this period" in mails[0].text
+    assert customer.agree(1000).status == 200
+    standing = [one["kind"] for one in operator.get("/usage/stats?account=acme").json["alerts"]]
+    assert "overage" not in standing
+    customer.use(300)
+    assert [threshold for threshold, _ in told(operator)] == [None, 70, 90, 100, 70]
+
+
+def test_what_the_period_costs_is_told_beforehand(world: StripeWorld, operator: Api, at: At) -> None:
+    customer = Customer(world, operator, cap=300)
+    for day in range(1, 11):
+        at(f"2026-02-{day:02}T12:00:00Z")
+        customer.use(502)
+    cost = operator.get("/usage/stats?account=acme").json["cost"]
+    assert (cost["currency"], cost["plan"], cost["overage"]) == ("usd", 4900, 40)
+    assert cost["period_end"] == 4900 + 300, "18 more days would cost far more than the cap lets them"
 
 
 # Meters
