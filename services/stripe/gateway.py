@@ -228,19 +228,6 @@ def invoice(invoice_id: str) -> Object:
     return _ask(_v1().invoices.retrieve, invoice_id, params={"expand": ["payments"]})
 
 
-def create_invoice(params: Params, key: str) -> Object:
-    return _ask(_v1().invoices.create, params=params, key=key)
-
-
-def finalize_invoice(invoice_id: str, params: Params, key: str) -> Object:
-    return _ask(_v1().invoices.finalize_invoice, invoice_id, params=params, key=key)
-
-
-def create_invoice_item(params: Params, key: str) -> Object:
-    """On a draft (`invoice`); an invoice that is finalized refuses it."""
-    return _ask(_v1().invoice_items.create, params=params, key=key)
-
-
 def invoice_items(params: Params) -> Iterator[Object]:
     return _all(_v1().invoice_items.list, params)
 
@@ -255,6 +242,7 @@ def create_invoice(params: Params, key: str) -> Object:
 
 
 def create_invoice_item(params: Params, key: str) -> Object:
+    """On a draft (`invoice`); an invoice that is finalized refuses it."""
     return _ask(_v1().invoice_items.create, params=params, key=key)
 
 

@@ -13,9 +13,8 @@ from errors import StripeRefused
 from extensions import db
 from models.account import Account
 from models.stripe import StripeInvoice
-from services.stripe import gateway, subscriptions, sync, topup_invoices
 from services import catalog
-from services.stripe import gateway, overage, subscriptions, sync
+from services.stripe import gateway, overage, subscriptions, sync, topup_invoices
 from services.stripe.gateway import Object
 from services.stripe.sync import Apply, moment
 
@@ -40,7 +39,6 @@ def prepare(invoice_id: str) -> Apply | None:
     if account_id is None:
         return None
     terms = catalog.current()
-
     bought = topup_invoices.prepare(found, account_id) if owned is None else None
 
     def apply(session: Session) -> None:
@@ -48,7 +46,7 @@ def prepare(invoice_id: str) -> Apply | None:
         _mirror(session, account_id, subscription_id, found, asked_at)
         if owned is not None:
             owned.apply(session)
-        if bought is not None:
+        elif bought is not None:
             bought(session)
         else:
             overage.note_collection(session, account_id, found, terms)
