@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import shutil
 import socket
-import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,21 +19,21 @@ import clock
 from app import create_app
 from extensions import db
 from sandbox.server import Running
+from services import passwords
 from settings import Settings
-from tests import databases, factories, stripe_world
+from tests import databases, factories, run_folder, shared_work, stripe_world
 from tests.moments import At
 from tests.stripe_world import StripeWorld
 
-_RUN = "SPILLWAY_TEST_RUN"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
+shared_work.install()
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """The first process of a run makes the folder that all its workers share, and removes it at the very end."""
-    if _RUN not in os.environ:
-        os.environ[_RUN] = tempfile.mkdtemp(prefix="spillway-tests-")
-        atexit.register(shutil.rmtree, os.environ[_RUN], ignore_errors=True)
+    run_folder.make()
 
 
 @pytest.fixture(autouse=True)
@@ -50,15 +49,21 @@ def only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", guarded)
 
 
-@pytest.fixture(scope="session")
-def sqlite_databases(tmp_path_factory: pytest.TempPathFactory) -> databases.Sqlite:
-    return databases.Sqlite(tmp_path_factory.mktemp("sqlite"))
+@pytest.fixture
+def real_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Password hashes as slow as the product's; elsewhere in this process they are cheap."""
+    monkeypatch.setattr(passwords, "_hasher", shared_work.REAL_HASHER)
 
 
 @pytest.fixture(scope="session")
-def postgresql_databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[databases.Postgresql]:
-    root = databases.postgresql_root(Path(os.environ[_RUN]))
-    server = databases.Postgresql(tmp_path_factory.mktemp("postgresql"), root)
+def sqlite_databases() -> databases.Sqlite:
+    return databases.Sqlite(run_folder.mine() / "sqlite")
+
+
+@pytest.fixture(scope="session")
+def postgresql_databases() -> Iterator[databases.Postgresql]:
+    root = databases.postgresql_root(run_folder.shared())
+    server = databases.Postgresql(run_folder.mine() / "postgresql", root)
     yield server
     server.close()
 
@@ -75,6 +80,14 @@ def database_url(request: pytest.FixtureRequest, database: str) -> Iterator[str]
     maker = request.getfixturevalue(f"{database}_databases")
     with maker.copy() as url:
         yield url
+
+
+@pytest.fixture
+def whole_window() -> None:
+    """For tests that try until it is too often: tries are counted anew from each quarter of an hour on."""
+    left = 900 - time.time() % 900
+    if left < 30:
+        time.sleep(left + 0.1)
 
 
 @pytest.fixture
@@ -175,7 +188,11 @@ def cast(app: Flask) -> factories.Cast:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without a Chromium the browser tests are left out, said aloud; where BROWSER_TESTS=required they fail."""
+    """What is slow comes last, the slowest of it first: most is known early, and no worker is left with a long one.
+
+    Without a Chromium the browser tests are left out, said aloud; where BROWSER_TESTS=required they fail.
+    """
+    items.sort(key=_when)
     if os.environ.get("BROWSER_TESTS") == "required" or any(map(shutil.which, BROWSERS)):
         return
     left_out = [item for item in items if item.get_closest_marker("browser")]
@@ -184,3 +201,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=left_out)
         warning = pytest.PytestWarning("No Chromium: the browser tests were left out (apt-get install chromium).")
         config.issue_config_time_warning(warning, stacklevel=2)
+
+
+def _when(item: pytest.Item) -> float:
+    slow = item.get_closest_marker("slow")
+    return 0 if slow is None else 1 / slow.kwargs.get("seconds", 10)

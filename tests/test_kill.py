@@ -37,7 +37,7 @@ from tests.kill_clients import (
 from tests.moments import At
 from tests.servers import Server, command, environment
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=60)
 
 PROCESSES = 4
 SECONDS = 14

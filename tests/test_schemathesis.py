@@ -98,6 +98,9 @@ class World:
 
     def call(self, case: Any, checks: Sequence[str]) -> int:
         """The answer's status, after the checks of these names."""
+        if case.operation.label.endswith("/close") and case.path_parameters["ref"] in self.ids["ref"]:
+            # Hypothesis draws words of whatever modules are loaded, "acme" too; that account is needed further on.
+            case.path_parameters["ref"] = "spare"
         case.headers = {name: shown for name, shown in (case.headers or {}).items() if name.lower() != "x-api-key"}
         headers = {"Authorization": f"Bearer {self.secret}"}
         return int(case.call_and_validate(headers=headers, checks=CHECKS.get_by_names(checks)).status_code)

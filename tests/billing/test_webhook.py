@@ -407,6 +407,7 @@ def test_the_log_names_no_person(stripe: StripeWorld, caplog: pytest.LogCaptureF
 def test_what_old_events_told_is_thrown_away_and_what_failed_is_kept(stripe: StripeWorld, at: At) -> None:
     stripe.seed()
     foreign = stripe.client.v1.products.create(params={"name": "Other"})
+    stripe.client.v1.products.update(stripe.product, {"name": "Ours"})
     stripe.deliver()
     account_id = factories.account(stripe.app)
     stripe.subscribe(account_id)

@@ -175,6 +175,7 @@ class TestReturn:
             texts.add(html.read(answer).text.partition("Request ")[0])
         assert len(texts) == 1
 
+    @pytest.mark.usefixtures("whole_window")
     def test_guessing_is_bounded(self, shop: StripeWorld) -> None:
         client = shop.app.test_client()
         answers = [client.get(f"/checkout/return?session_id=cs_test_{number:020}").status_code for number in range(62)]

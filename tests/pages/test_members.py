@@ -190,6 +190,7 @@ class TestInviting:
             text(cast.alice.client)
         assert pages[0] == pages[1]
 
+    @pytest.mark.usefixtures("whole_window")
     def test_too_many_are_too_many(self, cast: Cast) -> None:
         assert invite(cast, "nina@example.com").status_code == 302
         again = next(path for path in actions(cast.alice.client) if path.endswith("/again"))
@@ -241,6 +242,7 @@ class TestJoining:
         assert "nina@example.com" in text(cast.charlie.client, "/settings")
         assert names(app, cast.alice.account_id) == {"alice": "owner", "bob": "member", "nina": "member"}
 
+    @pytest.mark.usefixtures("whole_window")
     def test_passwords_are_not_guessed_through_a_link(self, app: Flask, cast: Cast) -> None:
         invite(cast, "charlie@example.com")
         browser, path = app.test_client(), link(app, "charlie@example.com")

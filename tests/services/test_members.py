@@ -159,6 +159,7 @@ class TestInviting:
         with pytest.raises(ValidationError, match="Not an e-mail address"):
             do(app, invitations.invite, owner.account_id, owner.user_id, email, Role.MEMBER)
 
+    @pytest.mark.usefixtures("whole_window")
     def test_one_address_is_not_written_to_again_and_again(self, app: Flask, owner: Person) -> None:
         invite(app, owner, "nina@example.com")
         waiting_id = do(app, invitations.waiting, owner.account_id)[0].id
@@ -171,6 +172,7 @@ class TestInviting:
             do(app, invitations.invite, owner.account_id, owner.user_id, "nina@example.com", Role.MEMBER)
         assert len(mailbox.mails(app, "nina@example.com", "invitation")) == 5
 
+    @pytest.mark.usefixtures("whole_window")
     def test_one_account_invites_fifty_a_day(self, app: Flask, owner: Person) -> None:
         for number in range(50):
             do(app, invitations.invite, owner.account_id, owner.user_id, f"n{number}@example.com", Role.MEMBER)
@@ -376,6 +378,7 @@ class TestCreditsOfPeople:
         assert sorted(balance["allowance"]["included"] for balance in found) == [0, 0, 0, 30]
         assert sorted(balance["granted"]["total"] for balance in found) == [0, 0, 0, 100]
 
+    @pytest.mark.usefixtures("whole_window")
     def test_ten_accounts_an_hour(self, app: Flask, owner: Person) -> None:
         olga = user(app, "olga@example.com")
         for number in range(10):

@@ -1,0 +1,71 @@
+"""What thousands of short-lived apps in one process would each work out again, worked out once.
+
+Nothing of the product is left out by it: routes, templates and hashes go the same way, only not so slowly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import CodeType
+from typing import Any
+
+import argon2
+from flask import Flask
+from jinja2 import BytecodeCache
+from jinja2.bccache import Bucket
+from sqlalchemy.engine.default import DefaultDialect
+from sqlalchemy.util import LRUCache
+from werkzeug.routing import Rule
+
+from extensions import db
+from services import passwords
+
+REAL_HASHER = passwords._hasher
+
+
+class _Templates(BytecodeCache):
+    """Compiled templates, for every app of this process. Their sources are still read and compared."""
+
+    def __init__(self) -> None:
+        self._code: dict[tuple[str, str], CodeType | None] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        bucket.code = self._code.get((bucket.key, bucket.checksum))
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        self._code[bucket.key, bucket.checksum] = bucket.code
+
+
+def _remembering(compile_builder: Callable[..., Any]) -> Callable[..., Any]:
+    """The function that builds a rule's address takes the rule as its first argument: equal rules can share it."""
+    known: dict[tuple[Any, ...], Any] = {}
+
+    def compile_once(self: Rule, append_unknown: bool = True) -> Any:
+        # What the converters do to values is asked of the rule when the address is built.
+        key = (self.rule, tuple(self._trace), repr(self.defaults), append_unknown)
+        if key not in known:
+            known[key] = compile_builder(self, append_unknown)
+        return known[key]
+
+    return compile_once
+
+
+def _share_statements() -> None:
+    """SQLAlchemy keeps the text of each statement by engine and dialect: one memory, and equal dialects, share it."""
+    DefaultDialect.__eq__ = lambda self, other: type(self) is type(other)  # type: ignore[assignment,method-assign]
+    DefaultDialect.__hash__ = lambda self: hash(type(self))  # type: ignore[assignment,method-assign]
+    statements: Any = LRUCache(2_000)
+    make = db._make_engine
+
+    def make_engine(bind_key: str | None, options: dict[str, Any], app: Flask) -> Any:
+        return make(bind_key, {**options, "execution_options": {"compiled_cache": statements}}, app)
+
+    db._make_engine = make_engine  # type: ignore[method-assign]
+
+
+def install() -> None:
+    """Once per process, before the first app is made."""
+    _share_statements()
+    Flask.jinja_options = {**Flask.jinja_options, "bytecode_cache": _Templates()}
+    Rule._compile_builder = _remembering(Rule._compile_builder)  # type: ignore[method-assign]
+    passwords._hasher = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
