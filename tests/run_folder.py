@@ -8,27 +8,23 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import IO
 
 _RUN = "SPILLWAY_TEST_RUN"
 _PREFIX = "spillway-tests-"
 _MEMORY = Path("/dev/shm")
 _ROOM = 2_000_000_000
 """Bytes that have to be free; a run needs a tenth of it."""
-_lock: IO[str] | None = None
-"""Held as long as this process lives, however it ends."""
 
 
 def make() -> None:
     """The first process of a run makes the folder, and removes it at the very end."""
-    global _lock
     if _RUN in os.environ:
         return
     root = _root()
     _remove_abandoned(root)
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
-    _lock = (folder / "locking").open("w")
-    fcntl.flock(_lock, fcntl.LOCK_EX)
+    lock = os.open(folder / "locking", os.O_WRONLY | os.O_CREAT)  # held as long as this process lives
+    fcntl.flock(lock, fcntl.LOCK_EX)
     (folder / "locking").rename(folder / "lock")  # seen by others only once it is held
     os.environ[_RUN] = str(folder)
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
