@@ -5,7 +5,7 @@ Nothing here is ever charged: Stripe computes that from its own price objects. P
 
 from __future__ import annotations
 
-from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_UP, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_UP, Decimal, InvalidOperation
 
 from babel.numbers import get_currency_symbol
 
@@ -39,3 +39,25 @@ def show(amount: Decimal | int, currency: str) -> str:
     symbol = get_currency_symbol(currency.upper(), locale="en_US")
     gap = "\N{NO-BREAK SPACE}" if symbol[-1:].isalpha() else ""
     return f"{'−' if major < 0 else ''}{symbol}{gap}{abs(major):,.{places}f}"
+
+
+def typed(text: str, currency: str) -> int:
+    """Minor units of the major ones that a person typed, such as `19.90`. Raises ValueError with a message for them."""
+    try:
+        amount = Decimal(text.strip())
+    except InvalidOperation:
+        raise ValueError("Not a number.") from None
+    if not amount.is_finite() or amount < 0:
+        raise ValueError("Must be an amount of money.")
+    places = decimals(currency)
+    if amount >= 10**12:
+        raise ValueError("Too much.")
+    minor = amount.scaleb(places)
+    if minor != minor.to_integral_value():
+        raise ValueError(f"At most {places} decimal places." if places else "No decimal places.")
+    return int(minor)
+
+
+def plain(amount: int, currency: str) -> str:
+    """The inverse of `typed`, for the field of a form: `19.90`."""
+    return f"{Decimal(amount).scaleb(-decimals(currency)):f}"

@@ -9,23 +9,25 @@ here, unless Stripe can not be asked (`assume_renewed`). Stripe itself is asked 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, update
 
 import ids
 from models.account import Account, AccountStatus, SubscriptionStatus
+from models.alert import AlertKind
 from models.credit import HoldState
 from models.stripe import IN_FORCE, StripeStatus, StripeSubscription
 from rows import Rows, run
-from services import allowances, bills, dunning, overages, periods
+from services import alerts, allowances, bills, dunning, overages, periods
 from services.books import SUBSCRIPTIONS, Book
 
 FREE_TIER = "free"
 LOCAL, STRIPE = "local", "stripe"
 _PAID = Rows(StripeSubscription)
 _FOLLOWED = ("tier", "status", "included", "rollover_max", "anchor", "covered_until", "ended_at")
+_TOLD = timedelta(days=1)
 Period = tuple[datetime, datetime]
 
 
@@ -91,8 +93,17 @@ def _fall_back(conn: Connection, book: Book, current: Any) -> None:
     if served:
         _follow(conn, book, current, served[0])
     else:
+        _tell_of_lapse(conn, book, current, mirrored)
         _go_free(conn, book, current)
     _stand(conn, book, mirrored)
+
+
+def _tell_of_lapse(conn: Connection, book: Book, current: Any, mirrored: Sequence[Any]) -> None:
+    """The plan rests because nobody paid within the grace, not because somebody ended it."""
+    for one in mirrored:
+        if one.id == current.stripe_id and one.past_due_since is not None:
+            occasion = f"{one.id}:{one.past_due_since.isoformat()}"
+            alerts.raise_(conn, book.account.id, AlertKind.PLAN_LAPSED, occasion, {})
 
 
 def _stand(conn: Connection, book: Book, mirrored: Sequence[Any]) -> None:
@@ -101,10 +112,22 @@ def _stand(conn: Connection, book: Book, mirrored: Sequence[Any]) -> None:
     standing = dunning.standing(mirrored, bills.owed_since(conn, account.id), book.now, book.catalog)
     by_us = account.status != AccountStatus.SUSPENDED or account.status_reason == dunning.REASON
     if account.status != standing and by_us:
+        _tell_of_standing(conn, book, standing)
         account.status = standing.value
         account.status_reason = None if standing is AccountStatus.ACTIVE else dunning.REASON
         values = {"status": account.status, "status_reason": account.status_reason}
         conn.execute(update(Account).where(Account.id == account.id).values(values))
+
+
+def _tell_of_standing(conn: Connection, book: Book, standing: AccountStatus) -> None:
+    """Suspended, or nothing unpaid any more; that a payment has failed is told with the payment."""
+    account_id, occasion = book.account.id, book.now.isoformat()
+    if standing is AccountStatus.SUSPENDED:
+        alerts.raise_(conn, account_id, AlertKind.SUSPENDED, occasion, {})
+    elif standing is AccountStatus.ACTIVE:
+        for kind in (AlertKind.PAYMENT_FAILED, AlertKind.PLAN_LAPSED, AlertKind.SUSPENDED):
+            alerts.settle(conn, account_id, kind)
+        alerts.raise_(conn, account_id, AlertKind.RESTORED, occasion, {}, ends_at=book.now + _TOLD)
 
 
 # Local plans

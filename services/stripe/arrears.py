@@ -16,8 +16,8 @@ from services.stripe import gateway
 from services.stripe.gateway import Object
 from services.stripe.sync import moment
 
-_TOLD = 3
-"""After so many failed attempts nobody is told again: the plan has ended by then."""
+_TOLD = 2
+"""After so many failed attempts nobody is told of another: that the plan rests is told when it does."""
 Unpaid = tuple[datetime | None, int]
 _MAY_BE = (StripeStatus.PAST_DUE, StripeStatus.UNPAID, StripeStatus.CANCELED)
 

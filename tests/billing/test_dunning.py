@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 import clock
+from services import letters
 from tests import factories
 from tests.buying.helpers import tenant
 from tests.factories import Api
+from tests.pages.helpers import letters as outbox
 from tests.stripe_world import StripeWorld
 
 BAD = "4000000000000341"
@@ -88,9 +90,35 @@ def test_each_failed_attempt_is_told_once_and_paying_ends_it(subscriber: Subscri
     subscriber.world.settle("duplicated")
     assert standing() == ["payment_failed"]
     subscriber.pass_days(2.5)
-    assert standing() == ["payment_failed"] * 2
+    assert sorted(standing()) == ["payment_failed", "payment_failed", "plan_lapsed"]
     subscriber.pay()
-    assert "payment_failed" not in standing()
+    assert standing() == ["restored"]
+
+
+def test_each_step_is_mailed_once(subscriber: Subscriber) -> None:
+    world = subscriber.world
+    path = f"/accounts/{subscriber.account_id}"
+    assert subscriber.service.patch(path, {"email": "owner@example.com"}).status == 200
+
+    def mailed() -> list[str]:
+        world.run_job("send-outbox")
+        kinds = [letter.kind for letter in outbox(world.app) if letter.kind in letters.KINDS]
+        assert {letter.to for letter in outbox(world.app)} <= {"owner@example.com"}
+        return kinds
+
+    world.sandbox.control.settings(retry_days=[4, 40])
+    subscriber.fail_renewal()
+    told = ["payment_failed"]
+    assert mailed() == told
+    for days, kind in ((4, "payment_failed"), (4, "plan_lapsed"), (8, "suspended")):
+        subscriber.pass_days(days)
+        world.run_job("dunning")
+        told.append(kind)
+        assert mailed() == told
+    subscriber.pay()
+    assert mailed() == [*told, "restored"]
+    subscriber.pass_days(3)
+    assert mailed() == [*told, "restored"]
 
 
 def test_the_third_failed_attempt_ends_the_grace(subscriber: Subscriber) -> None:
