@@ -49,7 +49,7 @@ def dismiss(alert_id: str) -> Response:
 @guard.manager_required
 def controls_page() -> str:
     """With `check` the form it names is looked at as it was typed so far, and nothing is changed."""
-    return show(spending.checked(request.args))
+    return show(spending.checked(request.args, guard.current_account().id))
 
 
 def show(*forms: FlaskForm | None) -> str:
@@ -152,7 +152,7 @@ def set_thresholds() -> Page:
 @blueprint.post("/controls/overage")
 @guard.manager_required
 def set_overage() -> Page:
-    return _agree("overage", spending.overage_form(request.form))
+    return _agree("overage", spending.overage_form(request.form, guard.current_account().id))
 
 
 @blueprint.post("/controls/top-up")
@@ -166,7 +166,8 @@ def _agree(name: str, form: OverageForm | TopUpForm) -> Page:
     account = accounts.get(guard.current_account().id)
     off = "off" in request.form
     if off:
-        wanted = asdict(getattr(agreed.of(account.controls), name)) | {"enabled": False}
+        kept = asdict(getattr(agreed.of(account.controls), name))
+        wanted = {field: kept[field] for field in kept if field != "terms"} | {"enabled": False}
     elif form.validate_on_submit():
         wanted = form.wanted | {"enabled": True}
     else:

@@ -13,15 +13,18 @@ import money
 from amounts import to_credits
 from blueprints.controls.forms import OverageForm, TopUpForm
 from models.account import Account
-from services import agreed, catalog, offers, top_up_status
+from services import agreed, catalog, offers, overages, top_up_status
+from services.stripe import subscriptions
 
 Form = TypeVar("Form", OverageForm, TopUpForm)
 Sent = MultiDict[str, str]
 
 
-def overage_form(sent: Sent | None, **values: Any) -> OverageForm:
-    prices = catalog.current().overage_prices
-    return _made(OverageForm(formdata=sent, **values), prices[0].currency if prices else None)
+def overage_form(sent: Sent | None, account_id: str, **values: Any) -> OverageForm:
+    """In the currency of the account's invoices."""
+    paid, prices = subscriptions.of(account_id), catalog.current().overage_prices
+    currency = paid.currency if paid is not None else prices[0].currency if prices else None
+    return _made(OverageForm(formdata=sent, **values), currency)
 
 
 def top_up_form(sent: Sent | None, **values: Any) -> TopUpForm:
@@ -38,32 +41,37 @@ def _top_up_currency() -> str | None:
     return prices[0].currency if prices else None
 
 
-def checked(query: Sent) -> FlaskForm | None:
+def checked(query: Sent, account_id: str) -> FlaskForm | None:
     """The form that `check` names, as far as it was typed; nothing is sent with it, so it needs no token."""
-    named = {"overage": overage_form, "top-up": top_up_form}.get(query.get("check", ""))
-    if named is None:
+    named, bare = query.get("check"), {"csrf": False}
+    form: FlaskForm
+    if named == "overage":
+        form = overage_form(query, account_id, meta=bare)
+    elif named == "top-up":
+        form = top_up_form(query, meta=bare)
+    else:
         return None
-    form: FlaskForm = named(query, meta={"csrf": False})
     form.validate()
     return form
 
 
 def context(account: Account, sent: Mapping[str, FlaskForm]) -> dict[str, Any]:
     """What the page's template needs; `sent` are forms to show as they were sent."""
-    own = agreed.of(account.controls)
+    own, terms = agreed.of(account.controls), account.overage_terms
     return {
         "overage": own.overage,
         "overage_used": to_credits(account.overage),
-        "overage_form": sent.get("OverageForm") or _with_cap(own.overage.cap_amount),
-        "sells_overage": bool(catalog.current().overage_prices),
+        "overage_cost": overages.parse(terms).amount(account.overage) if terms else 0,
+        "overage_form": sent.get("OverageForm") or _with_cap(account.id, own.overage.cap_amount),
+        "sells_overage": bool(catalog.current().overage_prices) or terms is not None,
         "top_up": top_up_status.of(account),
         "top_up_form": sent.get("TopUpForm") or _with_top_up(own.auto_top_up),
         "is_configured": offers.payments_enabled(),
     }
 
 
-def _with_cap(cap: int | None) -> OverageForm:
-    form = overage_form(None)
+def _with_cap(account_id: str, cap: int | None) -> OverageForm:
+    form = overage_form(None, account_id)
     form.cap_amount.data = None if cap is None else money.plain(cap, form.currency)
     return form
 
