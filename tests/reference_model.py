@@ -51,11 +51,13 @@ class Record:
     charged: int
     draws: list[tuple[Lot, int]]
     parts: dict[str, int]
+    overage: int
     unfunded: int
     subject: str | None
     recorded: datetime
     period: datetime
     resets: int
+    epoch: int
     voided: bool = False
 
 
@@ -71,7 +73,10 @@ class Cap:
 
 @dataclass
 class Model:
-    """One account. `entries` are the ledger's (reason, kind, change), oldest first."""
+    """One account. `entries` are the ledger's (reason, kind, change), oldest first.
+
+    `agreed` is the overage that a period may have, `overage` what the running one has; `epoch` counts the periods.
+    """
 
     created: datetime
     now: datetime
@@ -83,7 +88,10 @@ class Model:
     entries: list[tuple[str, str, int]] = field(default_factory=list)
     caps: list[Cap] = field(default_factory=list)
     unfunded: int = 0
+    agreed: int = 0
+    overage: int = 0
     resets: int = 0
+    epoch: int = 0
     start: datetime = field(init=False)
     end: datetime = field(init=False)
 
@@ -105,6 +113,10 @@ class Model:
 
     def available(self) -> int:
         return max(0, self.remaining() - self.held())
+
+    def headroom(self, held: int, remaining: int) -> int:
+        """What holds do not find in the lots they take from here."""
+        return max(0, self.agreed - self.overage - max(0, held - remaining))
 
     def capped(self, amount: int, subject: str | None) -> bool:
         """Whether a cap forbids to charge so much for this subject."""
@@ -146,7 +158,11 @@ class Model:
                 hold.state = "expired"
         if self.end <= now:
             self.start, self.end = period(self.anchor, now)
+            self.begin()
             self.allow(self.included, "allowance")
+
+    def begin(self) -> None:
+        self.overage, self.epoch = 0, self.epoch + 1
 
     def allow(self, amount: int, reason: str) -> None:
         for lot in self.lots:
@@ -171,7 +187,8 @@ class Model:
         for lot in self.order():
             if lot.current:
                 self.remove(lot, "plan_change")
-        self.included, self.anchor = included, self.now
+        self.included, self.anchor, self.agreed = included, self.now, 0
+        self.begin()
         self.start, self.end = period(self.anchor, self.now)
         self.allow(included, "allowance")
 
@@ -185,7 +202,7 @@ class Model:
         self.resets += 1
         return True
 
-    def spend(self, amount: int, from_lots: int, subject: str | None) -> Record:
+    def spend(self, amount: int, from_lots: int, overage: int, subject: str | None) -> Record:
         draws, left, parts = [], from_lots, dict.fromkeys(KINDS, 0)
         for lot in self.order():
             part = min(left, lot.remaining)
@@ -196,20 +213,26 @@ class Model:
                 draws.append((lot, part))
                 self.entries.append(("usage", lot.kind, -part))
         assert left == 0
-        record = Record(amount, draws, parts, amount - from_lots, subject, self.now, self.start, self.resets)
+        over = min(amount - from_lots, overage)
+        left = amount - from_lots - over
+        times = (self.now, self.start, self.resets, self.epoch)
+        record = Record(amount, draws, parts, over, left, subject, *times)
         self.unfunded += record.unfunded
+        self.overage += over
         self.records.append(record)
         return record
 
     def refusal(self, amount: int, subject: str | None) -> str | None:
         if self.capped(amount, subject):
             return "cap_reached"
-        return "insufficient_credits" if amount > self.available() else None
+        left = self.available() + self.headroom(self.held(), self.remaining())
+        return "insufficient_credits" if amount > left else None
 
     def use(self, amount: int, enforce: bool, subject: str | None) -> Record | str:
         """The record, or the code of the refusal."""
         refusal = self.refusal(amount, subject) if enforce else None
-        return refusal or self.spend(amount, min(amount, self.available()), subject)
+        headroom = self.headroom(self.held(), self.remaining())
+        return refusal or self.spend(amount, min(amount, self.available()), headroom, subject)
 
     def hold(self, amount: int, expires: datetime, subject: str | None) -> Hold | str:
         refusal = self.refusal(amount, subject)
@@ -227,16 +250,19 @@ class Model:
             reserved = min(amount, hold.amount, self.remaining())
             beyond = min(max(0, amount - hold.amount), max(0, self.remaining() - reserved - others))
             from_lots = reserved + beyond
+            headroom = self.headroom(others, self.remaining() - from_lots)
         else:
             from_lots = min(amount, max(0, self.remaining() - others))
+            headroom = self.headroom(others, self.remaining())
         hold.state = "captured"
-        return self.spend(amount, from_lots, hold.subject)
+        return self.spend(amount, from_lots, headroom, hold.subject)
 
     def void(self, record: Record) -> bool:
         if record.voided:
             return False
         record.voided = True
         self.unfunded -= record.unfunded
+        self.overage -= record.overage if record.epoch == self.epoch else 0
         for lot, part in record.draws:
             lot.remaining += part
             self.entries.append(("void", lot.kind, part))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -21,11 +22,17 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from sqlalchemy import select
 
-from services import tokens, verify
+import database
+from models.account import Account as Kept
+from services import agreed, tokens, verify
+from services.agreed import Overage
+from services.overages import Terms
 from tests.reference_model import KINDS, Cap, Hold, Model, Record
 
 MICRO = 1_000_000
+_A_CENT = Terms("price_1", "usd", Decimal(1), MICRO).to_json()
 _AMOUNTS = st.one_of(
     st.integers(0, 60 * MICRO),
     st.sampled_from([0, 1, MICRO, 10 * MICRO, 25 * MICRO, 100 * MICRO, 100 * MICRO + 1]),
@@ -100,6 +107,7 @@ def machine(app: Flask, clock_file: Path) -> type[RuleBasedStateMachine]:
             assert body["credits"] == some_credits(record.charged)
             for kind in KINDS:
                 assert body["consumed"][kind] == some_credits(record.parts[kind])
+            assert body["consumed"]["overage"] == some_credits(record.overage)
             assert body["consumed"]["unfunded"] == some_credits(record.unfunded)
             self.check_short(body["balance"])
             self.record_ids[id(record)] = body["id"]
@@ -240,6 +248,16 @@ def machine(app: Flask, clock_file: Path) -> type[RuleBasedStateMachine]:
             assert status == 200, answer
             self.model.caps = caps
 
+        @rule(credits=st.integers(0, 150))
+        def agree(self, credits: int) -> None:
+            """As a subscription of Stripe's would let it: overage at a cent a credit, up to so many."""
+            self.settle()
+            with app.app_context(), database.transaction() as session:
+                account = session.scalars(select(Kept).where(Kept.external_id == self.ref)).one()
+                controls = replace(agreed.of(account.controls), overage=Overage(True, credits))
+                account.controls, account.overage_terms = controls.to_json(), _A_CENT
+            self.model.agreed = credits * MICRO
+
         @rule(amount=_POSITIVE, subject=_SUBJECTS)
         def check(self, amount: int, subject: str | None) -> None:
             self.settle()
@@ -267,6 +285,7 @@ def machine(app: Flask, clock_file: Path) -> type[RuleBasedStateMachine]:
             assert status == 200
             assert balance["available"] == some_credits(model.available())
             assert balance["held"] == some_credits(model.held())
+            assert balance["overage"]["used"] == some_credits(model.overage)
             assert balance["unfunded"] == some_credits(model.unfunded)
             assert datetime.fromisoformat(balance["period"]["start"]) == model.start
             assert datetime.fromisoformat(balance["period"]["end"]) == model.end
