@@ -26,13 +26,17 @@ _PATIENCE_SECONDS = 30
 
 @dataclass(frozen=True)
 class Customer:
-    """`buys` are bodies of POST /stripe/checkout; `share` of what they then have is used up, over a month."""
+    """`buys` are bodies of POST /stripe/checkout; `share` of what they then have is used up, over a month.
+
+    `overage` is the most, in cents, that they agree to pay for more.
+    """
 
     email: str
     name: str
     buys: tuple[Mapping[str, Any], ...] = ()
     share: float = 0.9
     story: str = ""
+    overage: int | None = None
 
 
 CUSTOMERS = (
@@ -44,6 +48,14 @@ CUSTOMERS = (
         "subscribed to Team, with credits bought on top",
     ),
     Customer("bolt@demo.example", "Bolt Robotics", ({"credits": 2000},), 0.7, "free, with credits bought"),
+    Customer(
+        "dana@demo.example",
+        "Dana Labs",
+        ({"tier": "team", "interval": "month"},),
+        1.08,
+        "on Team, with usage beyond it up to $20 a month",
+        overage=2000,
+    ),
     Customer("carol@demo.example", "Carol's Studio", (), 0.93, "free, and nearly out of credits"),
 )
 
@@ -75,10 +87,10 @@ class Api:
     def __init__(self, url: str, token: str) -> None:
         self._url, self._token = f"{url}/api/v1", token
 
-    def __call__(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
+    def __call__(self, path: str, body: Mapping[str, Any] | None = None, method: str | None = None) -> Any:
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self._url + path, data, headers)
+        request = urllib.request.Request(self._url + path, data, headers, method=method)
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
                 return json.load(answer)
@@ -98,6 +110,9 @@ def live_a_month(url: str, api: Api, sandbox: Sandbox, customer: Customer) -> No
     [account] = api(f"/accounts?{query}")["data"]
     for order in customer.buys:
         _buy(api, sandbox, account["id"], order)
+    if customer.overage is not None:
+        agreed = {"enabled": True, "cap_amount": customer.overage}
+        api("/controls", {"account": account["id"], "overage": agreed}, method="PUT")
     _work(api, account["id"], customer)
 
 

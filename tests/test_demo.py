@@ -86,6 +86,9 @@ def test_the_demo_starts_sells_and_stops_and_starts_again(tmp_path: Path) -> Non
         assert "Allowance · team" in usage
         assert re.search(r"credits in [1-9]\d+ records", re.sub(r"<[^>]+>", "", usage))
         assert "0 of 5,000 used" in usage, "credits bought at the sandbox's checkout"
+        dana = Person(demo.url)
+        dana.send("/login", email="dana@demo.example", password=people.PASSWORD)
+        assert "of $20.00 agreed" in dana.read("/usage")
         olga = Person(demo.url)
         olga.send("/login", email=people.OPERATOR, password=people.PASSWORD)
         assert "product=spillway" in olga.read("/admin/catalog")
