@@ -9,8 +9,10 @@ from flask import Flask, request, url_for
 from flask_login import current_user
 
 from blueprints.auth import guard
+from models.account import Account
 from models.alert import AlertKind
-from services import alerts, members
+from services import alerts, members, offers
+from services.catalog import FREE, Plan
 
 _ENTRIES = (
     ("Usage", "usage_pages.index"),
@@ -41,7 +43,7 @@ def _context() -> dict[str, Any]:
         "nav": _links(entries),
         "nav_account": account,
         "nav_places": members.places(current_user.id),
-        "nav_alerts": _banner(account.id) if account is not None else [],
+        "nav_alerts": _banner(account) if account is not None else [],
         "nav_manages": account is not None and guard.current_membership().manages,
     }
 
@@ -64,19 +66,27 @@ _CURES = {
 _SHOWN = 3
 
 
-def _banner(account_id: str) -> list[dict[str, Any]]:
+def _banner(account: Account) -> list[dict[str, Any]]:
     """What every page of the account tells first; what is over the limit of the banner is on its own page."""
-    shown = alerts.for_banner(account_id)[:_SHOWN]
+    shown = alerts.for_banner(account.id)[:_SHOWN]
     return [
         {
             "id": alert.id,
             "message": alerts.message(alert),
             "label": label,
             "url": alerts.details(alert).get("url") or url_for(endpoint),
+            "upgrade": _upgrade(account) if alert.kind == AlertKind.ALLOWANCE else None,
         }
         for alert in shown
         for label, endpoint in [_CURES[AlertKind(alert.kind)]]
     ]
+
+
+def _upgrade(account: Account) -> Plan | None:
+    """For who uses up the free plan: the cheapest that is sold, one click away."""
+    if account.plan != FREE or account.is_closed or not offers.payments_enabled():
+        return None
+    return next((card.plan for card in offers.cards("month") if card.is_sold), None)
 
 
 def _links(entries: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:

@@ -72,7 +72,7 @@ class Server:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / f"server-{self.port}.log"
-        self._environ = {**environ, "PORT": str(self.port)}
+        self.environ = {**environ, "PORT": str(self.port)}
         self._process: subprocess.Popen[bytes] | None = None
         self._readiness = "never asked"
 
@@ -95,7 +95,7 @@ class Server:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "gunicorn", "--config", "gunicorn.conf.py", "app:create_app()"],
                 cwd=ROOT,
-                env=self._environ,
+                env=self.environ,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -14,11 +14,13 @@ from responses.registries import FirstMatchRegistry
 from sqlalchemy import select
 
 import database as databases
+from models.outgoing import OutgoingEvent
 from models.top_up import TopUp, TopUpWatch
-from services import agreed, auto_top_up
+from services import agreed, auto_top_up, outgoing
 from services.stripe import topups
 from tests.buying.helpers import inside, lots, rows, tenant
 from tests.factories import Api, service_token
+from tests.pages.helpers import letters as outbox
 from tests.stripe_world import WAYS, StripeWorld
 from tests.together import at_once
 
@@ -575,3 +577,68 @@ class TestStanding:
         buyer.put()
         assert buyer.watch.not_before == before
         assert agreed.AutoTopUp(True, 50 * MICRO, 100 * MICRO, 1000).below == buyer.watch.below
+
+
+class TestTold:
+    @pytest.fixture
+    def buyer(self, stripe: StripeWorld) -> Buyer:
+        buyer = Buyer(stripe)
+        assert buyer.operator.patch(f"/accounts/{buyer.account_id}", {"email": "owner@example.com"}).status == 200
+        return buyer
+
+    def told(self, buyer: Buyer, kind: str) -> str:
+        """The only mail of this kind; sending twice mails nothing twice."""
+        buyer.world.run_job("send-outbox")
+        buyer.world.run_job("send-outbox")
+        [letter] = outbox(buyer.world.app, kind)
+        assert letter.to == "owner@example.com"
+        return " ".join(letter.text.split())
+
+    def test_of_a_purchase(self, buyer: Buyer) -> None:
+        buyer.come_short()
+        text = self.told(buyer, "topped_up")
+        assert "100 credits were bought for $1.00 with the card on file." in text
+        assert "/unsubscribe/" in text
+
+    def test_of_a_decline_and_what_comes_next(self, buyer: Buyer) -> None:
+        buyer.use(BAD)
+        buyer.come_short()
+        text = self.told(buyer, "top_up_failed")
+        assert "100 credits could not be bought: the card was declined." in text
+        assert "It will be tried again on 21 November 2026, 11:00 UTC" in text
+        assert "http://127.0.0.1:8000/billing" in text
+        assert "/unsubscribe/" not in text
+
+    def test_of_being_turned_off(self, buyer: Buyer) -> None:
+        buyer.use(BAD)
+        buyer.spend()
+        for _ in range(4):
+            buyer.run()
+        text = self.told(buyer, "top_up_off")
+        assert "could not be bought 4 times in a row; the last time the card was declined." in text
+        assert outbox(buyer.world.app, "top_up_failed") == [], "what is over by then is not mailed"
+
+    def test_of_a_bank_that_asks(self, buyer: Buyer) -> None:
+        buyer.use(ASKS)
+        buyer.come_short()
+        [invoice] = buyer.world.sandbox.control.dump("invoice")
+        assert f"Confirm the payment: {invoice['hosted_invoice_url']}" in self.told(buyer, "top_up_action")
+
+    def test_of_the_ceiling(self, buyer: Buyer) -> None:
+        buyer.put(monthly_ceiling=150)
+        buyer.come_short()
+        buyer.spend(130)
+        buyer.world.advance(hours=1)
+        for _ in range(2):
+            buyer.run()
+        text = self.told(buyer, "top_up_ceiling")
+        assert "has paid $1.00 this month. Another $1.00 would pass the ceiling of $1.50" in text
+        assert "until 1 December 2026" in text
+
+    def test_the_operators_product_is_told(self, stripe: StripeWorld, buyer: Buyer) -> None:
+        stripe.run_job("send-outbox")
+        inside(stripe, outgoing.add, "https://example.com/hook")
+        buyer.come_short()
+        stripe.run_job("send-outbox")
+        with stripe.app.app_context(), databases.transaction() as session:
+            assert sorted(session.scalars(select(OutgoingEvent.type))) == ["alert.created", "credits.purchased"]

@@ -11,6 +11,7 @@ from models.account import Role
 from services import people
 from tests import factories, html
 from tests.factories import Api, Person
+from tests.pages.helpers import letters
 from tests.stripe_world import CATALOG, StripeWorld
 
 TOP_UP = {"below": "50", "credits": "100", "monthly_ceiling": "2.50"}
@@ -177,3 +178,23 @@ class TestLocks:
         assert [cap["locked"] for cap in tenant.get("/controls").json["caps"]] == [True, False]
         assert send(boss, "/controls/caps/remove", **self.CAP).status_code == 302
         assert len(tenant.get("/controls").json["caps"]) == 1
+
+
+def test_the_free_plan_warns_and_the_upgrade_is_one_click_away(stripe: StripeWorld) -> None:
+    stripe.seed(free_monthly_credits="100", signup_credits="0")
+    ann = factories.person(stripe.app, "ann@example.com")
+    tenant = Api(stripe.app, factories.token(stripe.app, ann.account_id, "read", "write", "billing"))
+    tenant.post("/usage", {"credits": 92})
+    shown = html.read(ann.client.get("/usage"))
+    assert "90 % of this period's allowance of 100 credits is used." in shown.text
+    assert "Upgrade to Starter for $19.00 a month" in shown.text
+    [form] = [form for form in shown.forms if form.action == "/billing/checkout"]
+    sent = html.post(ann.client, "/billing/checkout", {"tier": "starter", "interval": "month"}, form="/usage")
+    assert (form.fields["tier"], form.fields["interval"], sent.status_code) == ("starter", "month", 303)
+    assert sent.headers["Location"].startswith(stripe.sandbox.url)
+    stripe.run_job("send-outbox")
+    [letter] = letters(stripe.app, "allowance")
+    assert "92 of the 100 credits" in letter.text
+    stripe.subscribe(ann.account_id)
+    stripe.settle()
+    assert "Upgrade to" not in html.read(ann.client.get("/usage")).text
