@@ -110,7 +110,7 @@ _GLOSSARY = {
     "caps": "At most 100, one for each scope, key and window. An account keeps those the operator has locked.",
     "alert_thresholds": "At what percent of the allowance to be told; the catalog's by default, none for never.",
     "overage": "Usage beyond all credits, paid for on the next invoice.",
-    "auto_top_up": "Credits bought by themselves when few are left.",
+    "auto_top_up": "Credits bought with the card on file when few are left; off after four failures in a row.",
     "records": "1 to 1,000 records, each as in `POST /usage` with a key of its own.",
 }
 """What a field means wherever its schema does not say so itself."""
