@@ -11,6 +11,8 @@ from models.account import SignupClaim
 from services import accounts
 from settings import ROOT
 from tests import factories
+from tests.buying.helpers import tenant
+from tests.stripe_world import StripeWorld
 
 
 def migrate(app: Flask, revision: str, *, back: bool = False) -> None:
@@ -56,3 +58,23 @@ def test_the_last_top_up_is_found_in_the_ledger(app: Flask) -> None:
     migrate(app, "0006", back=True)
     migrate(app, "head")
     assert told() == before
+
+
+def test_who_agreed_to_auto_top_up_before_is_watched(stripe: StripeWorld) -> None:
+    """0009 writes what PUT /controls writes since."""
+    stripe.seed()
+    account_id, api = tenant(stripe)
+    other_id, other = tenant(stripe, "other")
+    wanted = {"enabled": True, "below": 5, "credits": 100, "monthly_ceiling": 1000}
+    assert api.put("/controls", {"auto_top_up": wanted}).status == 200
+    assert other.put("/controls", {"auto_top_up": wanted | {"enabled": False}}).status == 200
+
+    def watched() -> list[tuple[str, int]]:
+        with stripe.app.app_context(), database.transaction() as session:
+            return [tuple(row) for row in session.execute(text("SELECT account_id, below FROM top_up_watches"))]
+
+    assert watched() == [(account_id, 5_000_000)]
+    migrate(stripe.app, "0008", back=True)
+    migrate(stripe.app, "head")
+    assert watched() == [(account_id, 5_000_000)]
+    assert other_id != account_id

@@ -60,7 +60,10 @@ def prepare(charge_id: str) -> Apply | None:
         return None
     fulfil = _fulfilment(money.intent)
     if fulfil is None and _purchase_of(money.intent) is None:
-        return _prepare_allowance(money, asked_at)
+        found = _invoice_of(money.intent)
+        if found is None or not topup_invoices.is_ours(found):
+            return _prepare_allowance(money, found, asked_at)
+        fulfil = invoices.prepare(str(found["id"]))
     terms = catalog.current()
 
     def apply(session: Session) -> None:
@@ -113,18 +116,16 @@ def _fulfilment(intent: str) -> Apply | None:
         return None
     for session in gateway.sessions({"payment_intent": intent, "limit": 1}):
         return purchases.prepare(str(session["id"]))
-    found = _invoice_of(intent)
-    if found is None or not topup_invoices.is_ours(found):
-        return None
-    return invoices.prepare(str(found["id"]))
+    if known is not None and known.invoice_id and known.session_id is None:
+        return invoices.prepare(known.invoice_id)
+    return None
 
 
 # A refunded invoice
 
 
-def _prepare_allowance(money: _Money, asked_at: datetime) -> Apply | None:
+def _prepare_allowance(money: _Money, found: Object | None, asked_at: datetime) -> Apply | None:
     """The allowance of the period that a refunded invoice paid for."""
-    found = _invoice_of(money.intent)
     if found is None:
         return None
     customer = customers.known(str(found.get("customer")))

@@ -157,7 +157,7 @@ def _change(row: TopUp, **values: Any) -> None:
 @database.retrying
 def _keep(top_up_id: str, values: dict[str, Any]) -> None:
     with database.transaction() as session:
-        session.execute(update(TopUp).where(TopUp.id == top_up_id).values(values))
+        session.execute(update(TopUp).where(TopUp.id == top_up_id, TopUp.status == TopUpStatus.OPEN).values(values))
 
 
 def _give_up(row: TopUp, reason: str) -> None:
@@ -313,6 +313,8 @@ def _objection(top_up_id: str, account_id: str, total: int) -> str | None:
     """Why it is not to be paid after all: time has passed since it was begun, and taxes may have come to it."""
     with auto_top_up.changing(account_id) as (session, book):
         row = session.get_one(TopUp, top_up_id)
+        if row.status != TopUpStatus.OPEN:
+            return auto_top_up.UNWANTED  # another process was quicker
         ceiling = book.controls.auto_top_up.monthly_ceiling or 0
         row.amount = total
         if not auto_top_up.is_wanted(book):
