@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from marshmallow import ValidationError, fields, validates_schema
+from marshmallow import ValidationError, fields
 
 from blueprints.fields import Credits, Key, QueryInteger, StrictSchema, Text, UtcTime
 from services import rates
@@ -43,10 +43,9 @@ class PlanSchema(StrictSchema):
     rates = fields.Dict(load_default=None, allow_none=True, metadata={"description": '`{"chat@model": "per_unit=1"}`'})
     ends_at = UtcTime(load_default=None, allow_none=True)
 
-    @validates_schema
-    def has_good_rates(self, data: dict[str, Any], **_kwargs: Any) -> None:
+    def judge(self, loaded: dict[str, Any]) -> None:
         try:
-            rates.parse_many(data.get("rates") or {})
+            rates.parse_many(loaded.get("rates") or {})
         except ValueError as error:
             raise ValidationError(str(error), "rates") from None
 

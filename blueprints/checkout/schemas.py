@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from marshmallow import validates_schema
-
 from blueprints.fields import AccountRef, Choice, Credits, QueryInteger, ReturnPath, StrictSchema, Text
 from services.stripe import orders, returns
 
@@ -30,20 +28,18 @@ class CheckoutSchema(StrictSchema):
     success_path = ReturnPath()
     cancel_path = ReturnPath()
 
-    @validates_schema
-    def check(self, data: dict[str, Any], **_: Any) -> None:
-        orders.check(*(data.get(name) for name in ("price", "tier", "interval", "credits")))
+    def judge(self, loaded: dict[str, Any]) -> None:
+        orders.check(*(loaded.get(name) for name in ("price", "tier", "interval", "credits")))
         for name in ("success_path", "cancel_path"):
-            returns.check(name, data.get(name))
+            returns.check(name, loaded.get(name))
 
 
 class PortalSchema(StrictSchema):
     account = AccountRef()
     return_path = ReturnPath()
 
-    @validates_schema
-    def check(self, data: dict[str, Any], **_: Any) -> None:
-        returns.check("return_path", data.get("return_path"))
+    def judge(self, loaded: dict[str, Any]) -> None:
+        returns.check("return_path", loaded.get("return_path"))
 
 
 class PurchaseListQuery(StrictSchema):

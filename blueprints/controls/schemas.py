@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from marshmallow import fields, post_load
+from marshmallow import fields
 
 from blueprints.fields import AccountRef, Choice, Credits, ShortList, StrictBoolean, StrictInteger, StrictSchema, Text
 from blueprints.usage.schemas import ListQuery
@@ -51,10 +51,9 @@ class ControlsSchema(StrictSchema):
     overage = fields.Nested(OverageSchema)
     auto_top_up = fields.Nested(AutoTopUpSchema)
 
-    @post_load
-    def keep(self, data: dict[str, Any], **_kwargs: Any) -> dict[str, Any]:
+    def finish(self, loaded: dict[str, Any], _data: dict[str, Any]) -> dict[str, Any]:
         """An account that is not named is not there at all."""
-        return {name: value for name, value in data.items() if value is not None}
+        return {name: value for name, value in loaded.items() if value is not None}
 
 
 class AlertListQuery(ListQuery):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from marshmallow import ValidationError, fields, post_load, pre_load, validates_schema
+from marshmallow import ValidationError, fields
 
 from blueprints.fields import (
     AccountRef,
@@ -43,23 +43,16 @@ class PricedSchema(StrictSchema):
     subject = Text(high=255, metadata={"description": "The end user on whose behalf the work was done."})
 
     needs_any: tuple[str, ...] = ("credits", "operation")
+    nulls_are_absent = True
 
-    @post_load(pass_original=True)
-    def note_sent(self, data: dict[str, Any], original: Any, **_kwargs: Any) -> dict[str, Any]:
-        """Keep which fields were sent: some may be the operator's alone."""
-        return data | {"sent": frozenset(original)}
-
-    @pre_load
-    def drop_nulls(self, data: Any, **_kwargs: Any) -> Any:
-        """An explicit null says the same as an absent field."""
-        if isinstance(data, dict):
-            return {name: value for name, value in data.items() if value is not None}
-        return data
-
-    @validates_schema
-    def has_price(self, data: dict[str, Any], **_kwargs: Any) -> None:
-        if self.needs_any and "credits" not in data and "operation" not in data:
+    def judge(self, loaded: dict[str, Any]) -> None:
+        if self.needs_any and "credits" not in loaded and "operation" not in loaded:
             raise ValidationError("Give credits, or an operation that has a rate.", "credits")
+
+    def finish(self, loaded: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        """Keep which fields were sent: some may be the operator's alone."""
+        loaded["sent"] = frozenset(data)
+        return loaded
 
 
 class UsageSchema(PricedSchema):
@@ -89,9 +82,8 @@ class BatchSchema(StrictSchema):
 
     judges_text_of = "records"
 
-    @validates_schema
-    def has_records(self, data: dict[str, Any], **_kwargs: Any) -> None:
-        if not 1 <= len(data["records"]) <= MAX_BATCH:
+    def judge(self, loaded: dict[str, Any]) -> None:
+        if not 1 <= len(loaded["records"]) <= MAX_BATCH:
             raise ValidationError(f"Must have 1 to {MAX_BATCH} records.", "records")
 
 
@@ -117,9 +109,8 @@ class ExtendSchema(AccountBody):
     ttl_seconds = StrictInteger(low=1, high=86400)
     credits = Credits(positive=True)
 
-    @validates_schema
-    def has_change(self, data: dict[str, Any], **_kwargs: Any) -> None:
-        if not data.keys() - {"account"}:
+    def judge(self, loaded: dict[str, Any]) -> None:
+        if not loaded.keys() - {"account"}:
             raise ValidationError("Give ttl_seconds, credits or both.", "ttl_seconds")
 
 
