@@ -43,12 +43,13 @@ from blueprints.usage import statement_api, statement_pages
 from blueprints.webhooks import stripe as stripe_webhooks
 from services import catalog, people
 from settings import Settings, SettingsError
+from website import Website
 
 
-def create_app(settings: Settings | None = None) -> Flask:
+def create_app(settings: Settings | None = None) -> Website:
     """Build the app. Without `settings` they are read from the environment; a wrong one ends the process."""
     settings = settings or _settings_or_exit()
-    app = Flask(__name__, instance_path=str(settings.instance_path))
+    app = Website(__name__, instance_path=str(settings.instance_path))
     configure(app, settings)
     app.url_map.merge_slashes = False  # a redirect to the tidy path would name the host that was asked for
     log.configure()

@@ -6,11 +6,10 @@ counts for itself alone. Import this only after metric_files.prepare, as prometh
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from typing import Protocol
 
-from flask import Flask, Response, g, request
+from flask import Request
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -18,6 +17,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 import metric_files
 from amounts import MICRO
 from models.credit import Kind
+from website import Headers, Website, seconds
 
 _REGISTRY = CollectorRegistry()
 _METHODS = frozenset(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
@@ -94,20 +94,19 @@ def job_ran(name: str, outcome: str, seconds: float) -> None:
     _job_seconds.labels(name).inc(seconds)
 
 
-def register(app: Flask) -> None:
+def register(app: Website) -> None:
     """Count each request by its route's pattern, never by its path."""
 
-    @app.after_request
-    def count(response: Response) -> Response:
-        seconds = time.perf_counter() - g.arrived if "arrived" in g else 0.0
+    def count(request: Request, status: int, _headers: Headers) -> None:
         rule = request.url_rule
-        key = (request.method, rule.rule if rule is not None else "", response.status_code)
+        key = (request.method, rule.rule if rule is not None else "", status)
         found = _by_request.get(key)
         if found is None:
             found = _children(*key)
         found[0].inc()
-        found[1].observe(seconds)
-        return response
+        found[1].observe(seconds(request))
+
+    app.finishers.append(count)
 
 
 def _children(method: str, route: str, status: int) -> tuple[Counter, Histogram]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
-from flask import Flask, Request, Response, current_app, request
-from flask.sessions import SecureCookieSession, SecureCookieSessionInterface, SessionMixin
+from flask import Flask, Request, current_app, request
+from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 
 import settings
 from errors import BadRequest, NotFound
+from website import Headers, Website, is_api
 
 _POLICY = {
     "default-src": "'self'",
@@ -28,8 +29,8 @@ _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
 def _refuse_control_characters() -> None:
-    """Text that PostgreSQL can not even compare with. Raises NotFound, BadRequest; the API judges its own requests."""
-    if _is_api(request) or not hasattr(current_app.view_functions.get(request.endpoint or ""), "access"):
+    """Text that PostgreSQL can not even compare with. Raises NotFound, BadRequest."""
+    if not hasattr(current_app.view_functions.get(request.endpoint or ""), "access"):
         return
     if any(_CONTROL.search(str(value)) for value in (request.view_args or {}).values()):
         raise NotFound()
@@ -45,15 +46,7 @@ class _PageSessions(SecureCookieSessionInterface):
     """The API knows tokens only: its requests have no session, whatever cookie they bring."""
 
     def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
-        return SecureCookieSession() if _is_api(request) else super().open_session(app, request)
-
-    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
-        if not _is_api(request):
-            super().save_session(app, session, response)
-
-
-def _is_api(request: Request) -> bool:
-    return request.path.startswith("/api/v1/")
+        return SecureCookieSession() if is_api(request) else super().open_session(app, request)
 
 
 def payment_origins() -> tuple[str, ...]:
@@ -79,7 +72,7 @@ def policy(**more: str) -> str:
     return "; ".join(f"{name} {sources}" for name, sources in parts.items())
 
 
-def register(app: Flask) -> None:
+def register(app: Website) -> None:
     """Check what pages are sent, and set the headers on each answer; HSTS only where the site is reached by https."""
     app.before_request(_refuse_control_characters)
     app.session_interface = _PageSessions()
@@ -94,12 +87,12 @@ def register(app: Flask) -> None:
     with app.app_context():
         everywhere = policy()
 
-    @app.after_request
-    def set_headers(response: Response) -> Response:
-        headers = response.headers
+    def set_headers(request: Request, _status: int, headers: Headers) -> None:
+        own = {name for name, _ in headers}
         headers.extend(fixed)
-        if "Content-Security-Policy" not in headers:
-            headers.add("Content-Security-Policy", everywhere)
-        if "Cache-Control" not in headers and not (request.endpoint or "").endswith("static"):
-            headers.add("Cache-Control", "no-store")
-        return response
+        if "Content-Security-Policy" not in own:
+            headers.append(("Content-Security-Policy", everywhere))
+        if "Cache-Control" not in own and not (request.endpoint or "").endswith("static"):
+            headers.append(("Cache-Control", "no-store"))
+
+    app.finishers.append(set_headers)

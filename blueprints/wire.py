@@ -7,15 +7,12 @@ import binascii
 import functools
 import json
 import logging
-import re
-import time
-import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flask import Blueprint, Flask, Response, current_app, g, render_template, request
+from flask import Blueprint, Request, Response, current_app, render_template, request
 from flask_wtf.csrf import CSRFError
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
@@ -28,10 +25,13 @@ from database import OUTAGES
 from errors import SpillwayError, ValidationError
 from services import accounts, limits, tokens
 from services.tokens import Caller, Presented
+from website import Headers, Website, request_id
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 BODY_LIMIT = 1024 * 1024
 BATCH_LIMIT = 8 * BODY_LIMIT
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _log = logging.getLogger("spillway")
 
 
@@ -214,9 +214,17 @@ def idempotency_key(body_key: str | None) -> str | None:
     return header
 
 
+class Answer(Response):
+    """An answer whose body is there as a whole: nothing of what others need at the end is done for it."""
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        start_response(self.status, self.headers.to_wsgi_list())
+        return () if environ["REQUEST_METHOD"] == "HEAD" else self.response  # type: ignore[return-value]
+
+
 def answer(value: Any, status: int = 200, *, replayed: bool = False) -> Response:
     """A JSON answer. A replay is always 200 and says so."""
-    response = Response(jsonio.dumps(value), status=200 if replayed else status, mimetype="application/json")
+    response = Answer(jsonio.dumps(value), status=200 if replayed else status, mimetype="application/json")
     if replayed:
         response.headers["Idempotent-Replayed"] = "true"
     return response
@@ -334,28 +342,14 @@ def _csrf(error: CSRFError) -> Response:
     return _render(errors.BadRequest("The form has expired. Go back, load the page again and send it once more."))
 
 
-def _begin() -> None:
-    """What the log and the metrics want to know of every request; and let werkzeug count the body's bytes.
-
-    The server takes a body that ends before its Content-Length for a whole one.
-    """
-    g.arrived = time.perf_counter()
-    if request.environ.get("CONTENT_LENGTH"):
-        request.environ.pop("wsgi.input_terminated", None)
-    shown = request.headers.get("X-Request-Id", "")
-    g.request_id = shown if _REQUEST_ID.fullmatch(shown) else uuid.uuid4().hex
+def _send_request_id(request: Request, _status: int, headers: Headers) -> None:
+    headers.append(("X-Request-Id", request_id(request)))
 
 
-def _send_request_id(response: Response) -> Response:
-    response.headers["X-Request-Id"] = g.get("request_id") or uuid.uuid4().hex
-    return response
-
-
-def register(app: Flask) -> None:
+def register(app: Website) -> None:
     """Request ids and the one renderer of errors."""
     app.json = jsonio.DecimalProvider(app)
-    app.before_request(_begin)
-    app.after_request(_send_request_id)
+    app.finishers.append(_send_request_id)
     app.register_error_handler(SpillwayError, _render)
     app.register_error_handler(CSRFError, _csrf)
     app.register_error_handler(HTTPException, _http_error)
