@@ -14,8 +14,9 @@ import random
 import sqlite3
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -69,7 +70,7 @@ _MEMORY_LIMIT = 100_000
 
 def memory(name: str) -> dict[Any, Any]:
     """This process's memory of facts of this database that never change; emptied when it grows too large."""
-    facts: dict[Any, Any] = current_app.extensions.setdefault("memory", {}).setdefault(name, {})
+    facts: dict[Any, Any] = current_app.extensions["memory"][name]
     if len(facts) > _MEMORY_LIMIT:
         facts.clear()
     return facts
@@ -79,6 +80,7 @@ def engine_options(url: str, threads: int) -> dict[str, Any]:
     """A pool as large as the threads that use it: a request may hold a reading and a writing connection."""
     options: dict[str, Any] = {"pool_size": 2 * threads + 4, "max_overflow": 8, "pool_timeout": 20}
     options["hide_parameters"] = True  # what people sent must not come out in an error's text
+    options["pool_use_lifo"] = True  # the connection used last knows the statements and, on SQLite, the pages
     if url.startswith("sqlite"):
         options["connect_args"] = {"check_same_thread": False, "timeout": 10}
     else:
@@ -99,6 +101,9 @@ def configure(app: Flask) -> None:
             event.listen(engine, "begin", _begin_sqlite)
             path = engine.url.database
             app.extensions["writer_lock"] = _FileLock(Path(f"{path}.lock")) if path else nullcontext()
+        else:
+            app.extensions["writer_lock"] = nullcontext()
+        app.extensions["memory"] = defaultdict(dict)
         app.extensions["write_engine"] = engine.execution_options(spillway_write=True)
         isolation = {} if engine.dialect.name == "sqlite" else {"isolation_level": "REPEATABLE READ"}
         app.extensions["snapshot_engine"] = engine.execution_options(**isolation)
@@ -137,7 +142,8 @@ class _DecimalSum:
 
 def _begin_sqlite(connection: Connection) -> None:
     write = connection.get_execution_options().get("spillway_write")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+    raw: Any = connection.connection.driver_connection  # SQLAlchemy's own way takes as long as a short transaction
+    raw.execute("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
 _ONLY_READS = "db.session only reads: write through database.transaction()"
@@ -153,7 +159,7 @@ def _refuse_statement(state: ORMExecuteState) -> None:
 
 
 class _FileLock:
-    """Exclusive between threads and processes. A process that dies lets go of it.
+    """Exclusive between threads and processes; a thread that has it can take it again. A process that dies lets go.
 
     `flock` on one descriptor excludes no other thread that uses it, hence the lock before it; a forked child must
     open its own descriptor, hence the process id.
@@ -161,24 +167,31 @@ class _FileLock:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._threads = threading.Lock()
+        self._threads = threading.RLock()
+        self._times = 0
         self._descriptor: int | None = None
         self._pid = 0
 
     def __enter__(self) -> None:
         self._threads.acquire()
+        self._times += 1
+        if self._times > 1:
+            return
         try:
             if self._descriptor is None or self._pid != os.getpid():
                 self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 self._pid = os.getpid()
             fcntl.flock(self._descriptor, fcntl.LOCK_EX)
         except BaseException:
+            self._times = 0
             self._threads.release()
             raise
 
     def __exit__(self, *_exception: object) -> None:
         assert self._descriptor is not None
-        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        self._times -= 1
+        if not self._times:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
         self._threads.release()
 
 
@@ -208,6 +221,12 @@ def is_writing() -> bool:
     return _one_at_a_time.writes
 
 
+def writers_turn() -> AbstractContextManager[object]:
+    """On SQLite the lock of all writers, on PostgreSQL nothing. `connection` takes it, also from within it."""
+    turn: AbstractContextManager[object] = current_app.extensions["writer_lock"]
+    return turn
+
+
 @contextmanager
 def connection() -> Iterator[Connection]:
     """One write transaction on a bare connection: committed at the end, rolled back on any error.
@@ -217,8 +236,7 @@ def connection() -> Iterator[Connection]:
     """
     _forget_reads()
     engine: Engine = current_app.extensions["write_engine"]
-    writer_lock = current_app.extensions.get("writer_lock") or nullcontext()
-    with _one_at_a_time, writer_lock, engine.connect() as conn:
+    with _one_at_a_time, engine.connect() as conn, writers_turn():
         conn.begin()
         try:
             yield conn

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+_NO_TURN = nullcontext()
 
 
 class _Entry(Generic[T, R]):
@@ -31,6 +33,8 @@ class _Entry(Generic[T, R]):
 class Merger(Generic[T, R]):
     """Calls of `work` with one item each, merged into calls with up to `largest`, by at most `leaders` threads.
 
+    A leader waits for its `turn` before it looks who else has come: what arrives while others write goes with it.
+
     `work` returns one result for each item, in order, and has no effect when it raises. What it raises for several
     items comes from one of them or from outside: `isolates` tells whether each shall be tried alone.
     """
@@ -40,10 +44,11 @@ class Merger(Generic[T, R]):
         work: Callable[[Sequence[T]], Sequence[R]],
         *,
         isolates: Callable[[BaseException], bool],
+        turn: AbstractContextManager[object] = _NO_TURN,
         leaders: int = 1,
         largest: int = 64,
     ) -> None:
-        self._work, self._isolates, self._largest = work, isolates, largest
+        self._work, self._isolates, self._turn, self._largest = work, isolates, turn, largest
         self._free_leaders = leaders
         self._waiting: list[_Entry[T, R]] = []
         self._lock = threading.Lock()
@@ -67,11 +72,13 @@ class Merger(Generic[T, R]):
 
     def _lead(self, entry: _Entry[T, R]) -> None:
         """Decide this thread's call and those that wait, then hand the lead to the next that came meanwhile."""
-        with self._lock:
-            group = [entry, *self._waiting[: self._largest - 1]]
-            del self._waiting[: self._largest - 1]
+        group = [entry]
         try:
-            self._decide(group)
+            with self._turn:
+                with self._lock:
+                    group += self._waiting[: self._largest - 1]
+                    del self._waiting[: self._largest - 1]
+                self._decide(group)
         finally:
             for other in group:
                 other.decided = True

@@ -111,15 +111,21 @@ def spend(items: Sequence[Item]) -> list[Outcome]:
         except SpillwayError as error:
             outcome.error = _token_first(item, error)
     if located:
-        _spend_located(located)
+        _decide_all(located)
         alerts.note_refusals((item.account_id, outcome.error) for item, outcome in located)
     return outcomes
 
 
 def record(presented: Presented, account_ref: str | None, request: UsageRequest, hold_id: str | None = None) -> Outcome:
     """Record one event (or capture a hold), together with those of other threads. Raises what refuses it."""
-    outcome = _merger()(Item(presented, account_ref, request, hold_id))
+    item = Item(presented, account_ref, request, hold_id)
+    try:
+        _locate(item)
+    except SpillwayError as error:
+        raise _token_first(item, error) from None
+    outcome = _merger()(item)
     if outcome.error is not None:
+        alerts.note_refusals([(item.account_id, outcome.error)])
         raise outcome.error
     return outcome
 
@@ -129,7 +135,9 @@ def _merger() -> Merger[Item, Outcome]:
     extensions = current_app.extensions
     if "usage_merger" not in extensions:
         leaders = 1 if database.is_sqlite() else 2
-        extensions.setdefault("usage_merger", Merger(spend, isolates=_comes_from_one, leaders=leaders))
+        turn = database.writers_turn()
+        made: Merger[Item, Outcome] = Merger(_spend_located, isolates=_comes_from_one, leaders=leaders, turn=turn)
+        extensions.setdefault("usage_merger", made)
     merger: Merger[Item, Outcome] = extensions["usage_merger"]
     return merger
 
@@ -174,8 +182,14 @@ def _token_first(item: Item, error: SpillwayError) -> SpillwayError:
     return error
 
 
+def _spend_located(items: Sequence[Item]) -> list[Outcome]:
+    outcomes = [Outcome() for _ in items]
+    _decide_all(list(zip(items, outcomes, strict=True)))
+    return outcomes
+
+
 @database.retrying
-def _spend_located(located: Sequence[tuple[Item, Outcome]]) -> None:
+def _decide_all(located: Sequence[tuple[Item, Outcome]]) -> None:
     items = [item for item, _ in located]
     wanted = Wanted(
         keys={item.request.idempotency_key for item in items if item.request.idempotency_key is not None},

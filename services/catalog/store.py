@@ -190,5 +190,8 @@ def _defaults() -> Defaults:
 
 
 def _cache() -> _Cache:
-    cache: _Cache = current_app.extensions.setdefault("catalog", _Cache())
+    extensions = current_app.extensions
+    if "catalog" not in extensions:
+        extensions.setdefault("catalog", _Cache())
+    cache: _Cache = extensions["catalog"]
     return cache

@@ -211,3 +211,37 @@ def test_batches_that_cross_neither_block_each_other_nor_count_twice(operator: A
     made = sorted(result["status"] for answer in answers for result in answer.json["results"])
     assert made == [200] * 54 + [201] * 18
     assert [balance(operator, ref)["available"] for ref in refs] == [7] * 6
+
+
+ODD = [
+    "NULL",
+    "null",
+    "a,b",
+    "{a}",
+    "{",
+    '"',
+    '"a"',
+    "\\",
+    "\\\\",
+    '\\"',
+    "'",
+    " a ",
+    "%s",
+    "$1",
+    "ä€😀",
+    "a;--",
+    "a\u2028b",
+]
+
+
+def test_what_databases_write_specially_comes_back_as_it_was_sent(operator: Api) -> None:
+    """As a subject, a key and a property, many at once and alone."""
+    open_account(operator, credits=100)
+    records = [of("acme", 1, subject=odd, idempotency_key=odd, properties={odd: odd}, retry=odd == "{") for odd in ODD]
+    assert statuses(batch(operator, *records)) == [201] * len(ODD)
+    assert statuses(batch(operator, *records)) == [200] * len(ODD)
+    assert operator.post("/usage", records[0]).status == 200
+    kept = operator.get("/usage/records?account=acme&limit=100").json["data"]
+    assert {row["subject"]: (row["idempotency_key"], row["properties"], row["retry"]) for row in kept} == {
+        odd: (odd, {odd: odd}, odd == "{") for odd in ODD
+    }
