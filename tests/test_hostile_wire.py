@@ -8,9 +8,9 @@ import re
 import socket
 import struct
 import time
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +20,7 @@ from tests.databases import Sqlite
 
 pytestmark = pytest.mark.slow
 
+ACCOUNT = b"acme"
 BODY = b'{"account":"acme","credits":1}'
 TOKEN = b"@TOKEN@"
 HEAD = b"Host: x\r\nAuthorization: Bearer " + TOKEN + b"\r\nContent-Type: application/json\r\n"
@@ -85,21 +86,25 @@ ACCEPTED = {
 
 
 class Wire:
-    """Bytes to and from one server."""
+    """Bytes to and from one server, about an account whose name is as long as the one they are written with."""
 
-    def __init__(self, server: servers.Server, token: str) -> None:
-        self.server, self._token = server, token.encode()
+    def __init__(self, server: servers.Server, token: str, account: str) -> None:
+        self.server, self._token, self._account = server, token.encode(), account.encode()
+        assert len(account) == len(ACCOUNT)
+
+    def filled_in(self, sent: bytes) -> bytes:
+        return sent.replace(TOKEN, self._token).replace(ACCOUNT, self._account)
 
     def connect(self, sent: bytes = b"") -> socket.socket:
         connection = socket.create_connection(("127.0.0.1", self.server.port), timeout=60)
-        connection.sendall(sent.replace(TOKEN, self._token))
+        connection.sendall(self.filled_in(sent))
         return connection
 
     def talk(self, sent: bytes, *, half_close: bool = True) -> list[int]:
         """The statuses of all that comes back until the server closes."""
         with self.connect() as connection:
             try:
-                connection.sendall(sent.replace(TOKEN, self._token))
+                connection.sendall(self.filled_in(sent))
                 if half_close:
                     connection.shutdown(socket.SHUT_WR)
             except OSError:
@@ -127,21 +132,35 @@ def statuses(received: bytes) -> list[int]:
     return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", received)]
 
 
-@pytest.fixture
-def wire(tmp_path: Path, sqlite_databases: Sqlite) -> Iterator[Wire]:
+@pytest.fixture(scope="module")
+def wires(tmp_path_factory: pytest.TempPathFactory, sqlite_databases: Sqlite) -> Iterator[Iterator[Wire]]:
+    """One server for all of them, which is sound at the end; each test has an account of its own."""
+    folder = tmp_path_factory.mktemp("wire")
     with sqlite_databases.copy() as url:
         environ = servers.environment(
-            tmp_path, url, WEB_WORKERS="1", WEB_THREADS="6", SCHEDULER="off", SIGNUP_CREDITS="1000000"
+            folder, url, WEB_WORKERS="1", WEB_THREADS="6", SCHEDULER="off", SIGNUP_CREDITS="1000000"
         )
-        made = servers.command(environ, "tokens", "create", "--service", "--scopes", "read,write", "--name", "t")
-        created = servers.command(environ, "accounts", "create", "--external-id", "acme", "--name", "A")
-        assert created.returncode == 0, created.stderr
-        with servers.Server(environ, tmp_path) as server:
-            yield Wire(server, made.stdout.split()[-1])
+        made = servers.command(environ, "tokens", "create", "--service", "--scopes", "read,write,admin", "--name", "t")
+        token = made.stdout.split()[-1]
+        with servers.Server(environ, folder) as server:
+            yield (Wire(server, token, open_account(server, token, f"acm{number}")) for number in range(10))
             verified = servers.command(environ, "ledger", "verify")
             assert verified.returncode == 0, verified.stdout
             faults = [line for line in server.log.read_text().splitlines() if '"level": "error"' in line]
             assert faults == []
+
+
+def open_account(server: servers.Server, token: str, name: str) -> str:
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    body = json.dumps({"external_id": name, "name": name}).encode()
+    with urllib.request.urlopen(urllib.request.Request(f"{server.url}/api/v1/accounts", body, headers)) as answer:
+        assert answer.status == 201
+    return name
+
+
+@pytest.fixture
+def wire(wires: Iterator[Wire]) -> Wire:
+    return next(wires)
 
 
 def test_broken_framing_is_refused_and_records_nothing(wire: Wire) -> None:
@@ -173,7 +192,7 @@ def test_garbage_after_and_between_requests_costs_nobody_anything(wire: Wire) ->
 def test_slow_clients_are_served_and_their_requests_count_once(wire: Wire) -> None:
     def dribble(sent: bytes) -> list[int]:
         with wire.connect() as connection:
-            whole = sent.replace(TOKEN, wire._token)
+            whole = wire.filled_in(sent)
             for start in range(0, len(whole), 16):
                 connection.sendall(whole[start : start + 16])
                 time.sleep(0.05)

@@ -235,9 +235,10 @@ def _run(installation: Installation) -> list[Observed]:
 
 
 def _wreck_often(installation: Installation, running: Sequence[Future[Any]]) -> None:
-    """Until it was long enough, or one of those that should be running has failed."""
-    end, last_day = time.monotonic() + SECONDS, clock.now() + timedelta(days=DAYS)
-    while time.monotonic() < end or installation.happened["kills"] < KILLS or clock.now() < last_day:
+    """Until it was long enough and enough has died, or one of those that should be running has failed."""
+    end, last_day, happened = time.monotonic() + SECONDS, clock.now() + timedelta(days=DAYS), installation.happened
+    few = ("kills", "whole servers")
+    while time.monotonic() < end or clock.now() < last_day or any(happened[name] < ENOUGH[name] for name in few):
         time.sleep(random.uniform(0.1, 0.5))
         _wreck(installation)
         if any(future.done() for future in running):

@@ -15,15 +15,18 @@ from typing import Any
 
 import pytest
 
-from tests import databases, servers
+from tests import databases, run_folder, servers
 from tests.databases import Embedded
 from tests.waiting import until
 
 
 @pytest.fixture
-def postgresql(tmp_path: Path) -> Iterator[Embedded]:
-    """A PostgreSQL of this test's own, to be stopped at will."""
-    own = Embedded(tmp_path / "postgresql", durable=True)
+def postgresql() -> Iterator[Embedded]:
+    """A PostgreSQL of this test's own, to be stopped at will.
+
+    Not in `tmp_path`: whenever another pytest starts, it closes the folder above all of them to PostgreSQL's user.
+    """
+    own = Embedded(run_folder.mine() / "outage", durable=True)
     own.start()
     yield own
     own.stop()
