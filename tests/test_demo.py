@@ -40,9 +40,9 @@ class Demo:
     def out(self) -> str:
         return self.printed.read_text()
 
-    def wait(self) -> None:
+    def wait(self, said: str) -> None:
         deadline = time.monotonic() + 150
-        while "Ctrl-C stops both." not in self.out:
+        while said not in self.out:
             assert self.process.poll() is None, self.out
             assert time.monotonic() < deadline, self.out
             time.sleep(0.2)
@@ -53,10 +53,11 @@ class Demo:
 
 
 @contextmanager
-def running(folder: Path, port: int | None = None) -> Iterator[Demo]:
-    demo = Demo(folder, port or free_port())
+def running(folder: Path, said: str = "Ctrl-C stops both.") -> Iterator[Demo]:
+    """A demo that has come so far as to say this."""
+    demo = Demo(folder, free_port())
     try:
-        demo.wait()
+        demo.wait(said)
         yield demo
     finally:
         if demo.process.poll() is None:
@@ -104,8 +105,9 @@ def test_the_demo_starts_sells_and_stops_and_starts_again(tmp_path: Path) -> Non
         assert demo.out.endswith("Stopped.\n")
     assert not is_open(demo.port)
     assert not is_open(demo.sandbox_port)
-    with running(folder) as again:
+    with running(folder, f"{people.CUSTOMERS[0].name}:") as again:
         assert "$49.00" in page(f"{again.url}/pricing")
+        assert again.interrupt() == 0, "also in the midst of filling it"
 
 
 def test_it_takes_another_port_where_one_is_taken(tmp_path: Path) -> None:
