@@ -125,7 +125,7 @@ def test_one_process_runs_the_jobs_and_another_takes_over_when_it_is_killed(
     assert killed_at < success.started_at <= success.finished_at
 
     heir.terminate()
-    assert heir.wait(20) == 0
+    assert heir.wait(60) == 0
     assert lease(app) is None, "a clean end lets go of the lease"
     logs = [json.loads(line) for path in tmp_path.glob("log-*") for line in path.read_text().splitlines()]
     assert any(line["event"] == "job broken failed" and "this job always fails" in line["exception"] for line in logs)
@@ -140,7 +140,7 @@ def test_the_scheduler_alone_takes_the_lease_and_ends_cleanly_when_told(
     held = until(lambda: lease(app))
     assert f":{process.pid}:" in held.holder
     process.send_signal(number)
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     assert lease(app) is None
     assert "Traceback" not in (tmp_path / "log-0").read_text()
 

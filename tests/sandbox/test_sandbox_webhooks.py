@@ -131,12 +131,12 @@ def test_dropped_but_still_listed(shop: Shop, receiver: Receiver) -> None:
 
 
 def test_delayed(shop: Shop, receiver: Receiver) -> None:
-    shop.control.modes(delay_seconds=0.3)
+    shop.control.modes(delay_seconds=1.5)  # far longer than a call takes on a busy machine
     began = time.monotonic()
     shop.customer(card=None)
-    assert time.monotonic() - began < 0.3
+    assert time.monotonic() - began < 1.5
     shop.control.drain()
-    assert time.monotonic() - began >= 0.3
+    assert time.monotonic() - began >= 1.5
     assert receiver.types == ["customer.created"]
 
 

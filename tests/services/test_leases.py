@@ -15,7 +15,7 @@ from services import leases
 from tests.moments import At
 
 LONG = timedelta(minutes=1)
-SHORT = timedelta(seconds=0.2)
+SHORT = timedelta(seconds=1)
 
 
 def holders(app: Flask) -> dict[str, str]:
