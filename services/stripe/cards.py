@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import exists, select
+from sqlalchemy import exists, or_, select
 
 import clock
 import ids
@@ -14,6 +14,7 @@ from errors import StripeRefused
 from extensions import db
 from models.alert import AlertKind
 from models.stripe import IN_FORCE, StripeCustomer, StripeSubscription
+from models.top_up import TopUpWatch
 from services import alerts
 from services.stripe import customers, gateway, sync
 from services.stripe.gateway import Object
@@ -107,16 +108,22 @@ def prepare_method(method_id: str) -> Apply | None:
 
 
 def note_expiring() -> int:
-    """Alert the accounts whose card expires this month or within thirty days, once for each card; how many."""
+    """Alert the accounts whose card expires this month or within thirty days, once for each card; how many.
+
+    Those that something is charged to by itself: a subscription, or auto top-up.
+    """
     now = clock.now()
     soon = now + _SOON
     month = StripeCustomer.card_exp_year * 12 + StripeCustomer.card_exp_month
     query = select(StripeCustomer).where(
         StripeCustomer.deleted_at.is_(None),
         month.between(now.year * 12 + now.month, soon.year * 12 + soon.month),
-        exists().where(
-            StripeSubscription.account_id == StripeCustomer.account_id,
-            StripeSubscription.status.in_([status.value for status in IN_FORCE]),
+        or_(
+            exists().where(
+                StripeSubscription.account_id == StripeCustomer.account_id,
+                StripeSubscription.status.in_([status.value for status in IN_FORCE]),
+            ),
+            exists().where(TopUpWatch.account_id == StripeCustomer.account_id, TopUpWatch.below.is_not(None)),
         ),
     )
     db.session.rollback()

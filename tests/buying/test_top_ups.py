@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -233,6 +234,38 @@ def breaking(good: int, after: bool) -> Iterator[type[_Breaks]]:
     kind = type("Breaks", (_Breaks,), {"good": good, "after": after})
     with responses.RequestsMock(registry=kind, assert_all_requests_are_fired=False):
         yield kind
+
+
+@pytest.mark.parametrize(
+    ("code", "ends"),
+    [("card_declined", ("failed", "card_declined")), ("authentication_required", ("open", None))],
+)
+def test_an_answer_that_the_payment_does_not_show(
+    stripe: StripeWorld, buyer: Buyer, code: str, ends: tuple[str, str | None]
+) -> None:
+    """Stripe refuses the card, and nothing of it is seen on the payment intent."""
+    buyer.spend()
+    body = {"error": {"type": "card_error", "code": code, "message": "No."}}
+    with responses.RequestsMock() as edge:
+        edge.add_passthru(re.compile(r".*(?<!/pay)$"))
+        edge.post(re.compile(r".*/v1/invoices/[^/]+/pay$"), status=402, json=body)
+        buyer.run()
+    assert buyer.attempts == [ends]
+    assert buyer.invoices() == [("void" if ends[0] == "failed" else "open", 100)]
+
+
+def test_a_card_that_ends_is_told_to_who_needs_it(stripe: StripeWorld, buyer: Buyer) -> None:
+    [method] = stripe.client.v1.customers.payment_methods.list(buyer.customer).data
+    soon = {"exp_month": 12, "exp_year": 2026}
+    stripe.client.v1.payment_methods.update(method.id, params={"card": soon})
+    stripe.client.v1.customers.update(buyer.customer, params={"description": "x"})
+    stripe.settle()
+    buyer.put(enabled=False)
+    stripe.run_job("dunning")
+    assert buyer.alerts() == []
+    buyer.put()
+    stripe.run_job("dunning")
+    assert buyer.alerts() == ["card_expiring"]
 
 
 def test_two_jobs_buy_once(stripe: StripeWorld, buyer: Buyer) -> None:
