@@ -28,7 +28,7 @@ _PATIENCE_SECONDS = 30
 class Customer:
     """`buys` are bodies of POST /stripe/checkout; `share` of what they then have is used up, over a month.
 
-    `overage` is the most, in cents, that they agree to pay for more.
+    `overage` is the most, in cents, that they agree to pay for more; `top_up` what is bought for them by itself.
     """
 
     email: str
@@ -37,6 +37,7 @@ class Customer:
     share: float = 0.9
     story: str = ""
     overage: int | None = None
+    top_up: Mapping[str, Any] | None = None
 
 
 CUSTOMERS = (
@@ -47,7 +48,14 @@ CUSTOMERS = (
         0.55,
         "subscribed to Team, with credits bought on top",
     ),
-    Customer("bolt@demo.example", "Bolt Robotics", ({"credits": 2000},), 0.7, "free, with credits bought"),
+    Customer(
+        "bolt@demo.example",
+        "Bolt Robotics",
+        ({"credits": 2000},),
+        0.7,
+        "free, with credits bought, and more of them by auto top-up",
+        top_up={"below": 1000, "credits": 2000, "monthly_ceiling": 10_000},
+    ),
     Customer(
         "dana@demo.example",
         "Dana Labs",
@@ -114,6 +122,14 @@ def live_a_month(url: str, api: Api, sandbox: Sandbox, customer: Customer) -> No
         agreed = {"enabled": True, "cap_amount": customer.overage}
         api("/controls", {"account": account["id"], "overage": agreed}, method="PUT")
     _work(api, account["id"], customer)
+    if customer.top_up is not None:
+        _keep_topped_up(api, sandbox, account["id"], customer.top_up)
+
+
+def _keep_topped_up(api: Api, sandbox: Sandbox, account: str, wanted: Mapping[str, Any]) -> None:
+    """A card on file, and the agreement; the app's job buys within a minute."""
+    sandbox.use_card(api("/stripe/customer", {"account": account})["customer"], "4242424242424242")
+    api("/controls", {"account": account, "auto_top_up": {"enabled": True, **wanted}}, method="PUT")
 
 
 def _buy(api: Api, sandbox: Sandbox, account: str, order: Mapping[str, Any]) -> None:
