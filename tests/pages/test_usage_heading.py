@@ -41,6 +41,11 @@ def test_credits_that_last(operator: Api, cast: factories.Cast, at: At) -> None:
     assert "At that rate the credits last." in shown(cast).text
 
 
+def test_when_nothing_is_left(operator: Api, cast: factories.Cast, at: At) -> None:
+    use(operator, cast, 100)
+    assert "100 used so far, 100 a day. No credits are left." in shown(cast).text
+
+
 def test_averages_and_the_previous_period(operator: Api, cast: factories.Cast, at: At) -> None:
     use(operator, cast, 30)
     at("2026-12-24T10:00:00Z")
