@@ -284,7 +284,11 @@ def _render(error: SpillwayError) -> Response:
         metrics.refused(error.code)
         response = Response(jsonio.dumps(problem(error)), status=error.status, mimetype="application/problem+json")
     else:
-        response = Response(render_template("errors.html", error=error), status=error.status, mimetype="text/html")
+        response = Response(
+            render_template("errors.html", error=error, request_id=request_id(request)),
+            status=error.status,
+            mimetype="text/html",
+        )
     retry_after = getattr(error, "retry_after", None)
     if retry_after is not None:
         response.headers["Retry-After"] = str(retry_after)
