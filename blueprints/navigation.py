@@ -63,6 +63,7 @@ _CURES = {
     AlertKind.TOP_UP_CEILING: ("See auto top-up", "controls_pages.controls_page"),
     AlertKind.TOP_UP_OFF: ("See auto top-up", "controls_pages.controls_page"),
 }
+_UNPAID = (AlertKind.PAYMENT_FAILED, AlertKind.PLAN_LAPSED, AlertKind.SUSPENDED)
 _SHOWN = 3
 
 
@@ -73,12 +74,13 @@ def _banner(account: Account) -> list[dict[str, Any]]:
         {
             "id": alert.id,
             "message": alerts.message(alert),
-            "label": label,
-            "url": alerts.details(alert).get("url") or url_for(endpoint),
+            "label": "Pay now" if url and alert.kind in _UNPAID else label,
+            "url": url or url_for(endpoint),
             "upgrade": _upgrade(account) if alert.kind == AlertKind.ALLOWANCE else None,
         }
         for alert in shown
         for label, endpoint in [_CURES[AlertKind(alert.kind)]]
+        for url in [alerts.details(alert).get("url")]
     ]
 
 

@@ -10,8 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from sqlalchemy import Connection, select
+
 from models.account import AccountStatus
-from models.stripe import IN_FORCE, StripeSubscription
+from models.stripe import IN_FORCE, StripeInvoice, StripeSubscription
 from services.catalog import Catalog
 
 REASON = "A payment has failed."
@@ -70,3 +72,13 @@ def standing(
         return AccountStatus.ACTIVE
     suspended = min(owed) + timedelta(days=terms.suspend_days) <= now
     return AccountStatus.SUSPENDED if suspended else AccountStatus.PAST_DUE
+
+
+def pay_link(conn: Connection, account_id: str) -> str | None:
+    """Stripe's page of the oldest invoice of a subscription that is not paid, where the mirror has one."""
+    unpaid = select(StripeInvoice.hosted_url).where(
+        StripeInvoice.account_id == account_id,
+        StripeInvoice.subscription_id.is_not(None),
+        StripeInvoice.status == "open",
+    )
+    return conn.execute(unpaid.order_by(StripeInvoice.created_at).limit(1)).scalar()

@@ -103,7 +103,8 @@ def _tell_of_lapse(conn: Connection, book: Book, current: Any, mirrored: Sequenc
     for one in mirrored:
         if one.id == current.stripe_id and one.past_due_since is not None:
             occasion = f"{one.id}:{one.past_due_since.isoformat()}"
-            alerts.raise_(conn, book.account.id, AlertKind.PLAN_LAPSED, occasion, {})
+            told = {"url": dunning.pay_link(conn, book.account.id)}
+            alerts.raise_(conn, book.account.id, AlertKind.PLAN_LAPSED, occasion, told)
 
 
 def _stand(conn: Connection, book: Book, mirrored: Sequence[Any]) -> None:
@@ -123,7 +124,8 @@ def _tell_of_standing(conn: Connection, book: Book, standing: AccountStatus) -> 
     """Suspended, or nothing unpaid any more; that a payment has failed is told with the payment."""
     account_id, occasion = book.account.id, book.now.isoformat()
     if standing is AccountStatus.SUSPENDED:
-        alerts.raise_(conn, account_id, AlertKind.SUSPENDED, occasion, {})
+        told = {"url": dunning.pay_link(conn, account_id)}
+        alerts.raise_(conn, account_id, AlertKind.SUSPENDED, occasion, told)
     elif standing is AccountStatus.ACTIVE:
         for kind in (AlertKind.PAYMENT_FAILED, AlertKind.PLAN_LAPSED, AlertKind.SUSPENDED):
             alerts.settle(conn, account_id, kind)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import NamedTuple
 
 from sqlalchemy import Connection
 
@@ -18,7 +19,16 @@ from services.stripe.sync import moment
 
 _TOLD = 2
 """After so many failed attempts nobody is told of another: that the plan rests is told when it does."""
-Unpaid = tuple[datetime | None, int]
+
+
+class Unpaid(NamedTuple):
+    """`since` when, after how many failed `attempts`, and Stripe's page where it can be paid."""
+
+    since: datetime | None = None
+    attempts: int = 0
+    url: str | None = None
+
+
 _MAY_BE = (StripeStatus.PAST_DUE, StripeStatus.UNPAID, StripeStatus.CANCELED)
 
 
@@ -29,12 +39,12 @@ def of(found: Object) -> Unpaid:
     that is sent instead of charged is unpaid from its due date on.
     """
     if found["status"] not in _MAY_BE:
-        return None, 0
-    oldest: Unpaid = (None, 0)
+        return Unpaid()
+    oldest = Unpaid()
     for invoice in gateway.invoices({"subscription": found["id"], "status": "open", "limit": 100}):
         since = _failed_at(invoice)
-        if since is not None and (oldest[0] is None or since < oldest[0]):
-            oldest = (since, int(invoice.get("attempt_count") or 0))
+        if since is not None and (oldest.since is None or since < oldest.since):
+            oldest = Unpaid(since, int(invoice.get("attempt_count") or 0), invoice.get("hosted_invoice_url"))
     return oldest
 
 
@@ -53,10 +63,11 @@ def tell(conn: Connection, book: Book, subscription_id: str, unpaid: Unpaid) -> 
 
     What was told is no longer true once the account is active again.
     """
-    since, attempts = unpaid
+    since, attempts, url = unpaid
     if since is not None and book.account.status != AccountStatus.ACTIVE:
         number = min(max(1, attempts), _TOLD)
         occasion = f"{subscription_id}:{since.isoformat()}:{number}"
-        alerts.raise_(conn, book.account.id, AlertKind.PAYMENT_FAILED, occasion, {"attempts": number})
+        told = {"attempts": number, "url": url}
+        alerts.raise_(conn, book.account.id, AlertKind.PAYMENT_FAILED, occasion, told)
     elif book.account.status == AccountStatus.ACTIVE:
         alerts.settle(conn, book.account.id, AlertKind.PAYMENT_FAILED)

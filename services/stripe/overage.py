@@ -358,4 +358,5 @@ def note_collection(session: Session, account_id: str, found: Object, terms: cat
     with credits.within(session.connection(), [account_id], terms) as books:
         book = books[account_id]
         plans.settle(books.conn, book)
-        arrears.tell(books.conn, book, str(found["id"]), (bill.unpaid_since, attempts))
+        unpaid = arrears.Unpaid(bill.unpaid_since, attempts, found.get("hosted_invoice_url"))
+        arrears.tell(books.conn, book, str(found["id"]), unpaid)

@@ -128,7 +128,7 @@ def _mirror(
     if plan is not None:
         _take_terms(row, item["price"], plan)
     _take_state(row, found, item)
-    row.past_due_since, row.failed_attempts = unpaid
+    row.past_due_since, row.failed_attempts = unpaid.since, unpaid.attempts
     row.synced_at = asked_at
     session.flush()
 

@@ -115,6 +115,9 @@ def test_each_step_is_mailed_once(subscriber: Subscriber) -> None:
         world.run_job("dunning")
         told.append(kind)
         assert mailed() == told
+    [invoice] = [one for one in subscriber.api.get("/invoices").json["data"] if one["status"] == "open"]
+    for letter in outbox(world.app):
+        assert (f"Pay now: {invoice['hosted_url']}" in letter.text) == (letter.kind in letters.KINDS), letter
     subscriber.pay()
     assert mailed() == [*told, "restored"]
     subscriber.pass_days(3)
