@@ -339,6 +339,21 @@ def test_an_outage_leaves_it_due(world: StripeWorld, operator: Api, at: At) -> N
     assert customer.lines() == [("manual", 100, "paid")]
 
 
+def test_its_invoice_refunded_takes_no_credits_back(world: StripeWorld, operator: Api, at: At) -> None:
+    customer = Customer(world, operator, "team_year")
+    customer.use(5050)
+    at("2026-02-28T10:00:01Z")
+    assert world.run_job("renew-allowances") == "ok"
+    customer.run()
+    world.settle()
+    before = world.end_state(customer.account)
+    (charge,) = [one for one in world.sandbox.control.dump("charge") if one["amount"] == 100]
+    world.client.v1.refunds.create(params={"charge": charge["id"]})
+    world.settle()
+    after = world.end_state(customer.account)
+    assert (after["balance"], after["lots"]) == (before["balance"], before["lots"])
+
+
 def test_two_who_bill_at_once_bill_once(world: StripeWorld, operator: Api, at: At) -> None:
     customer = Customer(world, operator, "team_year")
     customer.use(5050)
