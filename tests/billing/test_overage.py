@@ -17,6 +17,7 @@ from services import verify
 from services.stripe import reconcile
 from tests import factories
 from tests.api.helpers import NO_SIGNUP, at_once
+from tests.api.test_spending_caps import Trips
 from tests.factories import Answer, Api
 from tests.moments import At
 from tests.stripe_world import CATALOG, WAYS, StripeWorld
@@ -165,6 +166,20 @@ def test_while_a_payment_is_past_due_only_credits_work(world: StripeWorld, opera
     assert (answer["code"], answer["cure"][0]) == ("payment_past_due", "pay_invoice")
     assert customer.use(1_000_000).code == "insufficient_credits", "overage would not have covered that either"
     assert customer.use(1, enforce=False).json["consumed"]["unfunded"] == 1
+
+
+def test_it_costs_the_hot_path_no_round_trip(
+    world: StripeWorld, operator: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    customer = Customer(world, operator)
+    customer.use(4998)
+    trips = []
+    for _ in range(4):  # two of the plan, two beyond it
+        with Trips().counted(monkeypatch) as seen:
+            assert customer.use(1).status == 201
+        trips.append(seen.calls)
+    assert [len(calls) for calls in trips] == [2, 2, 2, 2], "one call reads, one writes"
+    assert ["overage_bills" in str(calls) for calls in trips] == [False, False, True, True]
 
 
 # Billing it
