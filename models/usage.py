@@ -103,10 +103,11 @@ class UsageHour(Base):
     """What an account's records of one hour (by `occurred_at`) with the same labels add up to, voided ones left out.
 
     Kept with every record in its transaction, so that charts need not read the records. A label that is not there is
-    the empty string, which no record has.
+    the empty string, which no record has. On SQLite the rows of an account lie together, as its charts read them.
     """
 
     __tablename__ = "usage_hours"
+    __table_args__ = ({"sqlite_with_rowid": False},)
 
     account_id: Mapped[Id] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
     hour: Mapped[datetime] = mapped_column(UtcDateTime, primary_key=True)
@@ -122,6 +123,7 @@ class SubjectHour(Base):
     """The same by subject, of the records that name one: apart, because there may be as many as customers."""
 
     __tablename__ = "subject_hours"
+    __table_args__ = ({"sqlite_with_rowid": False},)
 
     account_id: Mapped[Id] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
     hour: Mapped[datetime] = mapped_column(UtcDateTime, primary_key=True)
