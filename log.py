@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import sys
@@ -14,6 +13,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+import orjson
 import structlog
 from flask import Request, has_request_context, request
 
@@ -32,7 +32,6 @@ _ADDRESS = re.compile(r"[^\s@'\"<>(),;:=\[\]{}\\]+@[^\s@'\"<>(),;:=\[\]{}\\]+")
 _MAILS = "spillway.mail"
 """The one logger that may name people: where no mail server is set, its lines are the mails."""
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-_ENCODER = json.JSONEncoder(ensure_ascii=False)
 _PROBES = ("/healthz", "/readyz", "/metrics")
 _GATHER_SECONDS = 0.05
 
@@ -151,11 +150,11 @@ class _Requests:
         lines = []
         with suppress(IndexError):
             while True:
-                lines.append(_ENCODER.encode(self._gathered.popleft()) + "\n")
+                lines.append(orjson.dumps(self._gathered.popleft(), option=orjson.OPT_APPEND_NEWLINE))
         if lines and logging.root.isEnabledFor(logging.INFO):
             for handler in logging.root.handlers:
                 if isinstance(handler, _Handler):
-                    handler.stream.write("".join(lines))
+                    handler.stream.write(b"".join(lines).decode())
                     handler.flush()
 
     def _write_for_ever(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +17,7 @@ from decimal import Decimal
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
+import orjson
 import psycopg
 from sqlalchemy import Boolean, Connection, Engine, String, Table
 from sqlalchemy.dialects import postgresql
@@ -31,7 +33,7 @@ _SQLITE_JSON = "(SELECT json_group_array(json_array({columns})) FROM ({rows}))"
 _MOST_ROWS = 64
 _FEW_ROWS = 16
 _JSON = json.JSONDecoder(parse_float=Decimal)
-"""Made once: making it costs as much as reading a short text with it."""
+"""For PostgreSQL, whose costs are numbers; made once, as making it costs as much as reading a short text with it."""
 
 
 @dataclass(slots=True)
@@ -87,7 +89,8 @@ def _run_postgresql(raw: Any, statements: Sequence[Statement]) -> list[list[Any]
     else:
         with raw.pipeline():
             cursors = [_send(raw, group) for group in groups]
-    return [rows for group, cursor in zip(groups, cursors, strict=True) for rows in _unpacked(group, cursor)]
+    found = zip(groups, cursors, strict=True)
+    return [rows for group, cursor in found for rows in _unpacked(group, cursor, _JSON.decode)]
 
 
 def _ask_postgresql(raw: Any, group: Sequence[Statement]) -> list[list[Any]]:
@@ -98,7 +101,7 @@ def _ask_postgresql(raw: Any, group: Sequence[Statement]) -> list[list[Any]]:
     finally:
         if not raw.broken:
             raw.autocommit = False
-    return _unpacked(group, cursor)
+    return _unpacked(group, cursor, _JSON.decode)
 
 
 def _send(raw: Any, group: Sequence[Statement]) -> Any:
@@ -125,7 +128,7 @@ def _run_sqlite(raw: Any, statements: Sequence[Statement]) -> list[list[Any]]:
         else:
             sql = _merged(tuple((statement.sql, tuple(statement.columns)) for statement in group), _SQLITE_JSON)
             cursor = raw.execute(sql, [param for statement in group for param in statement.params])
-            results += _unpacked(group, cursor)
+            results += _unpacked(group, cursor, orjson.loads)  # no number of ours has a fraction there
     return results
 
 
@@ -173,14 +176,14 @@ def _merged(shapes: tuple[tuple[str, tuple[str, ...]], ...], to_json: str) -> st
     return f"WITH {', '.join(parts)} SELECT 1"
 
 
-def _unpacked(group: Sequence[Statement], cursor: Any) -> list[list[Any]]:
+def _unpacked(group: Sequence[Statement], cursor: Any, loads: Callable[[str], Any]) -> list[list[Any]]:
     """The rows of each statement of a group."""
     if group[0].reads is None:
         return [[] for _ in group]
     if len(group) == 1:
         return [[group[0].reads(row) for row in cursor.fetchall()]]
     return [
-        [statement.reads_json(row) for row in _JSON.decode(text)]  # type: ignore[misc]
+        [statement.reads_json(row) for row in loads(text)]  # type: ignore[misc]
         if text is not None
         else []
         for statement, text in zip(group, cursor.fetchone(), strict=True)
@@ -297,46 +300,57 @@ class Rows(Generic[M]):
 
     def select(self, conn: Connection | Engine, where: str, *params: Any) -> Statement:
         """Rows that match `where`, in which `IN ?` takes a list of texts and `?` a value, for both databases alike."""
-        key = (conn.dialect.name, where)
         if conn.dialect.name == "sqlite":
-            if key not in self._sql:
-                text = where.replace("IN ?", "IN (SELECT value FROM json_each(?))").removesuffix(_LOCKS)
-                self._sql[key] = f"SELECT {self.select_list} FROM {self.name} WHERE {text}"
+            alone = tuple([type(value) is list and len(value) == 1 and type(value[0]) is str for value in params])
+            sql = self._sql.get((where, alone))
+            if sql is None:
+                text = _sqlite_where(where, alone).removesuffix(_LOCKS)
+                sql = self._sql[where, alone] = f"SELECT {self.select_list} FROM {self.name} WHERE {text}"
             return Statement(
-                self._sql[key],
-                [_sqlite_param(p) for p in params],
+                sql,
+                [value[0] if one else _sqlite_param(value) for value, one in zip(params, alone, strict=True)],
                 reads=self._load_sqlite,
                 reads_json=self._load_sqlite,
                 columns=self.columns,
             )
-        if key not in self._sql:
+        sql = self._sql.get(where)
+        if sql is None:
             text = where.replace("%", "%%").replace("IN ?", "= ANY(%s::text[])").replace("?", "%s")
-            self._sql[key] = f"SELECT {self.select_list} FROM {self.name} WHERE {text}"
+            sql = self._sql[where] = f"SELECT {self.select_list} FROM {self.name} WHERE {text}"
         values = [_texts(p) if isinstance(p, list | tuple) else p for p in params]
-        return Statement(self._sql[key], values, reads=self._load, reads_json=self._load_json, columns=self.columns)
+        return Statement(sql, values, reads=self._load, reads_json=self._load_json, columns=self.columns)
 
     def insert(self, conn: Connection, rows: Sequence[M], replace: str | None = None) -> Statement:
         """Insert whole rows; `replace` names the column to overwrite where the primary key exists."""
-        sets = f'"{replace}" = excluded."{replace}"' if replace else None
-        return self._insert(conn, rows, ("insert", replace), sets)
+        return self._insert(conn, rows, "insert", (replace,) if replace else ())
 
     def add(self, conn: Connection, rows: Sequence[M], columns: Sequence[str]) -> Statement:
         """Insert rows; where the primary key exists, add the values of `columns` to those that are there."""
-        sets = ", ".join(f'"{name}" = {self._sum(conn, name)}' for name in columns)
-        return self._insert(conn, rows, ("add", *columns), sets)
+        return self._insert(conn, rows, "add", columns)
 
-    def _insert(self, conn: Connection, rows: Sequence[M], key: tuple[Any, ...], sets: str | None) -> Statement:
-        into = f"INSERT INTO {self.name} ({self.select_list})"
-        clash = f" ON CONFLICT ({_listed(self._keys)}) DO UPDATE SET {sets}" if sets else ""
+    def _insert(self, conn: Connection, rows: Sequence[M], how: str, columns: Sequence[str]) -> Statement:
         if conn.dialect.name == "sqlite":
+            key: tuple[Any, ...] = (how, *columns)
             if key not in self._sql:
-                self._sql[key] = _sqlite_texts(f"{into} VALUES {{rows}}{clash}", len(self.columns))
+                text = f"{self._into()} VALUES {{rows}}{self._clash(conn, how, columns)}"
+                self._sql[key] = _sqlite_texts(text, len(self.columns))
             return self._write_sqlite(self._sql[key], self.columns, rows)
         single = len(rows) == 1
-        if (key, single) not in self._sql:
+        key = (how, *columns, single)
+        if key not in self._sql:
             source = self._values(self.columns) if single else f"SELECT * FROM {self._unnest(self.columns)}"
-            self._sql[key, single] = f"{into} {source}{clash}"
-        return self._write_postgresql(self._sql[key, single], self.columns, rows)
+            self._sql[key] = f"{self._into()} {source}{self._clash(conn, how, columns)}"
+        return self._write_postgresql(self._sql[key], self.columns, rows)
+
+    def _into(self) -> str:
+        return f"INSERT INTO {self.name} ({self.select_list})"
+
+    def _clash(self, conn: Connection, how: str, columns: Sequence[str]) -> str:
+        if not columns:
+            return ""
+        new = {name: self._sum(conn, name) if how == "add" else f'excluded."{name}"' for name in columns}
+        sets = ", ".join(f'"{name}" = {value}' for name, value in new.items())
+        return f" ON CONFLICT ({_listed(self._keys)}) DO UPDATE SET {sets}"
 
     def _sum(self, conn: Connection, name: str) -> str:
         both = f'{self.name}."{name}"', f'excluded."{name}"'
@@ -392,7 +406,17 @@ def _sqlite_texts(text: str, width: int) -> Callable[[int], str]:
     return functools.lru_cache(maxsize=None)(lambda count: text.format(rows=", ".join([row] * count)))
 
 
+def _sqlite_where(where: str, alone: Sequence[bool]) -> str:
+    """`alone` tells of each parameter whether it is a list of one text: then there is nothing to unfold."""
+    pieces, are_alone = re.split(r"(\bIN \?|\?)", where), iter(alone)
+    for number in range(1, len(pieces), 2):
+        one = next(are_alone)
+        if pieces[number] == "IN ?":
+            pieces[number] = "= ?" if one else "IN (SELECT value FROM json_each(?))"
+    return "".join(pieces)
+
+
 def _sqlite_param(value: Any) -> Any:
     if isinstance(value, list | tuple):
-        return json.dumps(list(value))
+        return orjson.dumps(value).decode()
     return to_microseconds(value) if isinstance(value, datetime) else value

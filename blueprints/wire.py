@@ -224,7 +224,7 @@ class Answer(Response):
 
 def answer(value: Any, status: int = 200, *, replayed: bool = False) -> Response:
     """A JSON answer. A replay is always 200 and says so."""
-    response = Answer(jsonio.dumps(value), status=200 if replayed else status, mimetype="application/json")
+    response = Answer(jsonio.encode(value), status=200 if replayed else status, mimetype="application/json")
     if replayed:
         response.headers["Idempotent-Replayed"] = "true"
     return response
@@ -282,7 +282,7 @@ def problem(error: SpillwayError) -> dict[str, Any]:
 def _render(error: SpillwayError) -> Response:
     if wants_problem():
         metrics.refused(error.code)
-        response = Response(jsonio.dumps(problem(error)), status=error.status, mimetype="application/problem+json")
+        response = Response(jsonio.encode(problem(error)), status=error.status, mimetype="application/problem+json")
     else:
         response = Response(
             render_template("errors.html", error=error, request_id=request_id(request)),

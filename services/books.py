@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from decimal import Decimal
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import ids
@@ -38,6 +39,9 @@ Cause = tuple[str, str]
 """Type and id of what caused an entry."""
 Place = tuple[str, str, str, datetime]
 """Scope, key, window and start of a cap counter."""
+TERMS = ("subscription_id", "plan", "period_start", "period_end", "rates", "requests_per_minute")
+"""What of an account's row changes with its plan and with each period, but not by spending."""
+_terms_of = attrgetter(*TERMS)
 
 
 TOP_UPS = {Reason.PURCHASE, Reason.GRANT, Reason.SIGNUP}
@@ -75,6 +79,8 @@ class Book:
         self.totals = dict.fromkeys((str(kind) for kind in Kind), 0)
         self.new_lots: list[Lot] = []
         self.changed_lots: dict[str, Lot] = {}
+        self.turned_lots: set[str] = set()
+        """Those of them that were used up, or have something again."""
         self.new_entries: list[LedgerEntry] = []
         self.new_records: list[UsageRecord] = []
         self.new_holds: list[Hold] = []
@@ -83,6 +89,7 @@ class Book:
         self.changed_counters: dict[tuple[str, str, str], CapCounter] = {}
         self.added_hours: dict[tuple[Any, ...], UsageHour] = {}
         self.added_subject_hours: dict[tuple[Any, ...], SubjectHour] = {}
+        self._terms = _terms_of(account)
         self.account_changed = False
         self.overage_changed = False
         self.added_overage = 0
@@ -102,6 +109,10 @@ class Book:
         return self.lots[lot.id]
 
     # What there is
+
+    @property
+    def terms_changed(self) -> bool:
+        return bool(_terms_of(self.account) != self._terms)
 
     def level(self) -> Level:
         """How full it is now. Exhausted lots of the running allowance are always read."""
@@ -161,6 +172,7 @@ class Book:
         was_open, lot.open = lot.open, lot.remaining > 0
         if was_open != lot.open:
             self._order = None
+            self.turned_lots.add(lot.id)
         self.totals[lot.kind] += change
         if self.remaining > MAX_BALANCE:
             raise ValidationError({"credits": ["The account's balance would pass the largest that can be kept."]})

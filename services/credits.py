@@ -34,6 +34,7 @@ from services.books import (
     LOTS,
     RECORDS,
     SUBJECT_HOURS,
+    TERMS,
     TOKENS,
     Book,
 )
@@ -43,18 +44,8 @@ _LAST_USED_STEP = 60
 """Seconds between two updates of a token's last-used time."""
 
 
-_ACCOUNT = (
-    "subscription_id",
-    "plan",
-    "period_start",
-    "period_end",
-    "rates",
-    "seq",
-    "unfunded",
-    "debt",
-    "requests_per_minute",
-)
-"""What spending and plans change of an account's row."""
+_SPENT = ("seq", "unfunded", "debt")
+"""What any change of credits may change of an account's row."""
 _TOP_UP = ("topped_up", "topped_up_lot")
 _OVERAGE = ("overage", "overage_terms")
 _LONGEST_PERIOD = timedelta(days=800)
@@ -246,7 +237,10 @@ def _write(conn: Connection, books: Books) -> None:
             statements.append(make(conn, rows, *arguments))
 
     add([lot for book in all_books for lot in book.new_lots], LOTS.insert)
-    add(changed_lots, LOTS.update, ("remaining", "removed", "open"))
+    # Where nothing changes that an index looks at, the indexes need not be touched.
+    turned = {lot_id for book in all_books for lot_id in book.turned_lots}
+    add([lot for lot in changed_lots if lot.id not in turned], LOTS.update, ("remaining", "removed"))
+    add([lot for lot in changed_lots if lot.id in turned], LOTS.update, ("remaining", "removed", "open"))
     add([record for book in all_books for record in book.new_records], RECORDS.insert)
     add(
         [record for book in all_books for record in book.changed_records.values()],
@@ -265,7 +259,8 @@ def _write(conn: Connection, books: Books) -> None:
     add([hour for book in all_books for hour in book.added_hours.values()], HOURS.add, sums)
     add([hour for book in all_books for hour in book.added_subject_hours.values()], SUBJECT_HOURS.add, sums)
     changed = [book for book in all_books if book.account_changed]
-    columns = _ACCOUNT + (_TOP_UP if any(book.topped_up for book in changed) else ())
+    columns = _SPENT + (TERMS if any(book.terms_changed for book in changed) else ())
+    columns += _TOP_UP if any(book.topped_up for book in changed) else ()
     columns += _OVERAGE if any(book.overage_changed for book in changed) else ()
     add([book.account for book in changed], ACCOUNTS.update, columns)
     statements += bills.writes(conn, all_books)
