@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Context, Decimal, InvalidOperation
 from typing import Any, ClassVar
@@ -44,7 +44,7 @@ class StrictSchema(marshmallow.Schema):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         fields_by_name = {field.data_key or name: (name, field) for name, field in self.load_fields.items()}
-        self._readers = {name: (key, field.deserialize) for name, (key, field) in fields_by_name.items()}
+        self._readers = {name: (key, _reader(field)) for name, (key, field) in fields_by_name.items()}
         self._required = [name for name, (_, field) in fields_by_name.items() if field.required]
         self._defaults = {
             key: field.load_default
@@ -71,9 +71,9 @@ class StrictSchema(marshmallow.Schema):
             if name not in self._readers:
                 errors[name] = [self.error_messages["unknown"]]
                 continue
-            key, deserialize = self._readers[name]
+            key, read = self._readers[name]
             try:
-                loaded[key] = deserialize(value, name, data)
+                loaded[key] = read(value, name, data) if value is not None else self.fields[key].deserialize(value)
             except marshmallow.ValidationError as error:
                 errors[name] = error.messages
         for name in self._required:
@@ -90,6 +90,12 @@ class StrictSchema(marshmallow.Schema):
     def finish(self, loaded: dict[str, Any], _data: dict[str, Any]) -> Any:
         """What `load` returns for the object `_data`."""
         return loaded
+
+
+def _reader(field: fields.Field[Any]) -> Callable[..., Any]:
+    """What makes something of a value that is not null: the field's own part where nothing else hangs on it."""
+    hangs = field.validators or field.pre_load or field.post_load
+    return field.deserialize if hangs else field._deserialize
 
 
 def flatten(messages: Mapping[Any, Any], path: str = "") -> dict[str, list[str]]:

@@ -94,7 +94,10 @@ class Lot(Base):
 
 
 class LedgerEntry(Base):
-    """One immutable signed change of one lot. `balance_after` is the account's total, `kind_after` the kind's."""
+    """One immutable signed change of one lot. `balance_after` is the account's total, `kind_after` the kind's.
+
+    On SQLite an account's entries lie together, as its statements read them.
+    """
 
     __tablename__ = "ledger_entries"
     __table_args__ = (
@@ -104,6 +107,7 @@ class LedgerEntry(Base):
         Index("ix_ledger_entries_kind", "account_id", "kind", "created_at", "seq"),
         partial_index("ix_ledger_entries_settled", "cause_id", where="reason = 'settle'"),
         partial_index("ix_ledger_entries_other", "account_id", "seq", where="reason <> 'usage'"),
+        {"sqlite_with_rowid": False},
     )
 
     account_id: Mapped[Id] = mapped_column(ForeignKey("accounts.id"), primary_key=True)

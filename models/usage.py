@@ -39,7 +39,7 @@ class UsageRecord(Base):
         ),
         CheckConstraint("settled >= 0 AND settled <= unfunded", name="settled"),
         UniqueConstraint("account_id", "idempotency_key"),
-        UniqueConstraint("hold_id"),
+        partial_index("ix_usage_records_hold_id", "hold_id", where="hold_id IS NOT NULL", unique=True),
         Index("ix_usage_records_occurred", "account_id", "occurred_at", "seq"),
         partial_index(
             "ix_usage_records_unsettled",

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import flask_migrate
+import pytest
+import sqlalchemy.exc
 from flask import Flask
 from sqlalchemy import select, text
 
 import database
 from models.account import SignupClaim
-from services import accounts
+from services import accounts, verify
 from settings import ROOT
 from tests import factories
 from tests.buying.helpers import tenant
+from tests.factories import Api
 from tests.stripe_world import StripeWorld
 
 
@@ -58,6 +63,30 @@ def test_the_last_top_up_is_found_in_the_ledger(app: Flask) -> None:
     migrate(app, "0006", back=True)
     migrate(app, "head")
     assert told() == before
+
+
+def test_tables_that_are_copied_keep_what_they_hold_and_what_they_promise(app: Flask, operator: Api) -> None:
+    """0010 and 0011 rebuild tables on SQLite."""
+    factories.account(app, "acme", credits=30)
+    hold = operator.post("/holds", {"account": "acme", "credits": 7}).json["id"]
+    assert operator.post(f"/holds/{hold}/capture", {"credits": 5, "idempotency_key": "once"}).status == 201
+    for number in range(5):
+        assert operator.post("/usage", {"account": "acme", "credits": number, "subject": "ann"}).status == 201
+    paths = [f"/{path}?account=acme" for path in ("statement", "usage/records", "ledger", "usage/summary", "balance")]
+
+    def told() -> list[Any]:
+        return [{**operator.get(path).json, "as_of": None} for path in paths]
+
+    before = told()
+    migrate(app, "0009", back=True)
+    migrate(app, "head")
+    assert told() == before
+    with app.app_context():
+        assert verify.verify().differences == []
+        with pytest.raises(database.Duplicate), database.transaction() as session:
+            session.execute(text("UPDATE usage_records SET hold_id = :hold"), {"hold": hold})
+        with pytest.raises(sqlalchemy.exc.IntegrityError), database.transaction() as session:
+            session.execute(text("UPDATE ledger_entries SET lot_remaining = -1"))
 
 
 def test_who_agreed_to_auto_top_up_before_is_watched(stripe: StripeWorld) -> None:
