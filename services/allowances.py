@@ -129,7 +129,8 @@ def _current_lots(conn: Connection, book: Book) -> list[Lot]:
     """Newest first, exhausted ones too."""
     found = run(conn, [LOTS.select(conn, "account_id IN ? AND current", [book.account.id])])[0]
     lots = {lot.id: book.add_loaded_lot(lot) for lot in found} | {lot.id: lot for lot in book.new_lots if lot.current}
-    return [lot for _, lot in sorted(lots.items(), reverse=True) if lot.current]
+    newest_first = sorted(lots.values(), key=lambda lot: (lot.created_at, lot.id), reverse=True)
+    return [lot for lot in newest_first if lot.current]
 
 
 # A period that was left and entered again
@@ -137,7 +138,7 @@ def _current_lots(conn: Connection, book: Book) -> list[Lot]:
 
 def _lots_of(conn: Connection, book: Book, subscription_id: str, start: datetime) -> list[Lot]:
     """The period's lots since its last reset, exhausted ones too."""
-    where = "account_id IN ? AND subscription_id = ? AND period_start = ? ORDER BY id"
+    where = "account_id IN ? AND subscription_id = ? AND period_start = ? ORDER BY created_at, id"
     found = run(conn, [LOTS.select(conn, where, [book.account.id], subscription_id, start)])[0]
     lots = [book.add_loaded_lot(lot) for lot in found]
     resets = [number for number, lot in enumerate(lots) if lot.source_key is None]

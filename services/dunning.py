@@ -81,4 +81,4 @@ def pay_link(conn: Connection, account_id: str) -> str | None:
         StripeInvoice.subscription_id.is_not(None),
         StripeInvoice.status == "open",
     )
-    return conn.execute(unpaid.order_by(StripeInvoice.created_at).limit(1)).scalar()
+    return conn.execute(unpaid.order_by(StripeInvoice.created_at, StripeInvoice.id).limit(1)).scalar()

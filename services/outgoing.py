@@ -170,7 +170,7 @@ def _settle(delivery_id: str, status: int | None, error: str | None) -> bool:
 
 
 def endpoints() -> list[OutgoingEndpoint]:
-    return list(db.session.scalars(select(OutgoingEndpoint).order_by(OutgoingEndpoint.created_at)))
+    return list(db.session.scalars(select(OutgoingEndpoint).order_by(OutgoingEndpoint.created_at, OutgoingEndpoint.id)))
 
 
 def log(limit: int = 50) -> list[tuple[Delivery, OutgoingEvent, OutgoingEndpoint]]:

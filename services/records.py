@@ -198,9 +198,11 @@ def _spender(record_id: str) -> tuple[Spender, int | None]:
 
 def _give_back(conn: Connection, book: Book, record: UsageRecord) -> list[Lot]:
     """Post the opposite of every entry the record caused, settlements of its unfunded part included; the lots."""
-    last = record.seq + record.entries
-    own = ENTRIES.select(conn, "account_id IN ? AND seq > ? AND seq <= ?", [record.account_id], record.seq, last)
-    settled = ENTRIES.select(conn, "cause_id IN ? AND reason = 'settle'", [record.id])
+    first, last = record.seq, record.seq + record.entries
+    own = ENTRIES.select(
+        conn, "account_id IN ? AND seq > ? AND seq <= ? ORDER BY seq", [record.account_id], first, last
+    )
+    settled = ENTRIES.select(conn, "cause_id IN ? AND reason = 'settle' ORDER BY seq", [record.id])
     entries = [entry for found in run(conn, [own, settled]) for entry in found]
     lots = run(conn, [LOTS.select(conn, "id IN ?", sorted({entry.lot_id for entry in entries}))])[0]
     for lot in lots:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient, FlaskCliRunner
@@ -30,6 +31,11 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 shared_work.install()
+# How long an example takes says how busy the machine is, not whether the answer is right.
+hypothesis.settings.register_profile(
+    "here", deadline=None, database=None, print_blob=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("here")
 
 
 def pytest_configure(config: pytest.Config) -> None:

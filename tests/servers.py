@@ -15,7 +15,9 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from settings import ROOT
+from app import create_app
+from extensions import db
+from settings import ROOT, Settings
 
 _PORTS = range(15_000, 32_000)
 """Below the ports that outgoing connections get: a client of a dead port could else connect to itself."""
@@ -51,6 +53,22 @@ def command(environ: Mapping[str, str], *arguments: str) -> subprocess.Completed
     )
 
 
+def quick_command(environ: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The same in this process, many times as fast: for what prepares a test, or looks at its end."""
+    app = create_app(Settings.from_env(environ))
+    done = app.test_cli_runner().invoke(args=arguments)
+    with app.app_context():
+        db.engine.dispose()
+    return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
+
+
+def service_token(environ: Mapping[str, str]) -> str:
+    """The secret of a new service token with every scope."""
+    scopes = "read,write,billing,admin"
+    made = quick_command(environ, "tokens", "create", "--service", "--scopes", scopes, "--name", "t")
+    return made.stdout.split()[-1]
+
+
 def free_port() -> int:
     """A port nobody listens on now."""
     for port in random.SystemRandom().sample(_PORTS, 100):
@@ -68,11 +86,12 @@ class Server:
     As a context manager it is ready inside and gone afterwards. Its log, in `folder`, outlives restarts.
     """
 
-    def __init__(self, environ: Mapping[str, str], folder: Path) -> None:
+    def __init__(self, environ: Mapping[str, str], folder: Path, config: str | Path = "gunicorn.conf.py") -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / f"server-{self.port}.log"
         self.environ = {**environ, "PORT": str(self.port)}
+        self._config = str(config)
         self._process: subprocess.Popen[bytes] | None = None
         self._readiness = "never asked"
 
@@ -93,7 +112,7 @@ class Server:
         """Returns once /readyz answers 200. Raises RuntimeError with the end of the log if it never does."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "--config", "gunicorn.conf.py", "app:create_app()"],
+                [sys.executable, "-m", "gunicorn", "--config", self._config, "app:create_app()"],
                 cwd=ROOT,
                 env=self.environ,
                 stdin=subprocess.DEVNULL,

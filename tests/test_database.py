@@ -354,24 +354,33 @@ def terminate(conn: Connection) -> None:
 # Writers of SQLite take turns
 
 COUNT = """
-import sys
+import sys, time
 from sqlalchemy import text
 import database
 from app import create_app
 
 account, mine, times = sys.argv[1], sys.argv[2], int(sys.argv[3])
+def count():
+    with database.connection() as conn:
+        n = conn.execute(text("SELECT unfunded FROM accounts WHERE id = :id"), {"id": account}).scalar_one()
+        conn.execute(text("UPDATE accounts SET unfunded = :n WHERE id = :id"), {"id": account, "n": n + 1})
+        conn.execute(text("UPDATE leases SET expires_at = expires_at + 1 WHERE name = :me"), {"me": mine})
+
+def progress():
+    with database.snapshot() as conn:
+        return conn.execute(text("SELECT expires_at FROM leases ORDER BY expires_at")).scalars().all()
+
 with create_app().app_context():
     print("ready", flush=True)
     sys.stdin.readline()
-    for _ in range(times):
-        with database.connection() as conn:
-            n = conn.execute(text("SELECT unfunded FROM accounts WHERE id = :id"), {"id": account}).scalar_one()
-            conn.execute(text("UPDATE accounts SET unfunded = :n WHERE id = :id"), {"id": account, "n": n + 1})
-            conn.execute(text("UPDATE leases SET expires_at = expires_at + 1 WHERE name = :me"), {"me": mine})
-    with database.snapshot() as conn:
-        print(*conn.execute(text("SELECT expires_at FROM leases ORDER BY expires_at")).scalars(), flush=True)
+    count()
+    while not progress()[0]:
+        time.sleep(0.001)
+    for _ in range(times - 1):
+        count()
+    print(*progress(), flush=True)
 """
-"""A process that adds one to a number many times, and then tells how far each process is."""
+"""A process that adds one to a number many times, once all have begun, and then tells how far each process is."""
 
 HOLD = """
 import sys

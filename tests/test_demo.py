@@ -65,7 +65,7 @@ def running(folder: Path, said: str = "Ctrl-C stops both.") -> Iterator[Demo]:
 
 
 def page(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=30) as answer:
+    with urllib.request.urlopen(url, timeout=60) as answer:
         return str(answer.read().decode())
 
 

@@ -17,13 +17,14 @@ import pytest
 import simplejson
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import delete
+from sqlalchemy import delete, update
 from werkzeug.test import TestResponse
 
 import clock
 import database
 from models.account import Membership, Role
 from models.alert import AlertKind
+from models.token import Token
 from services import alerts, invitations, members
 from tests import factories, html
 from tests.factories import Answer, Api
@@ -353,10 +354,10 @@ def refused(answer: Answer, status: int, code: str) -> None:
 
 def ended_tokens(app: Flask, operator: Api, account_id: str) -> list[Api]:
     """An expired token and a revoked one, of the very account and of the operator."""
-    gone = []
-    with app.app_context():
-        soon = clock.now() + timedelta(milliseconds=1)
-    gone.append(factories.token(app, account_id, *ACCOUNT_SCOPES, expires_at=soon))
+    gone = [factories.token(app, account_id, *ACCOUNT_SCOPES)]
+    with app.app_context(), database.transaction() as session:
+        past = clock.now() - timedelta(milliseconds=1)
+        session.execute(update(Token).where(Token.id == f"tok_{gone[0][4:20]}").values(expires_at=past))
     for secret in (factories.token(app, account_id, *ACCOUNT_SCOPES), factories.service_token(app)):
         assert operator.delete(f"/tokens/tok_{secret[4:20]}").status == 204
         gone.append(secret)

@@ -35,7 +35,7 @@ from tests.kill_clients import (
     usage,
 )
 from tests.moments import At
-from tests.servers import Server, command, environment
+from tests.servers import Server, environment, quick_command, service_token
 
 pytestmark = pytest.mark.slow(seconds=60)
 
@@ -93,9 +93,7 @@ def installation(tmp_path: Path, database_url: str, at: At, clock_file: Path) ->
         WEB_WORKERS="2",
         WEB_THREADS="6",
     )
-    made = command(environ, "tokens", "create", "--service", "--scopes", "read,write,admin", "--name", "kill")
-    assert made.returncode == 0, made.stderr
-    token = made.stdout.split()[-1]
+    token = service_token(environ)
     with ExitStack() as stack:
         servers = [stack.enter_context(Server(environ, tmp_path)) for _ in range(2)]
         ports = tuple(server.port for server in servers)
@@ -300,7 +298,7 @@ def _check_jobs(installation: Installation) -> None:
     for log in installation.folder.glob("*.log"):
         told = log.read_text(errors="replace")
         assert "Traceback" not in told, f"{log}: {told[told.index('Traceback') :][:4000]}"
-    listed = command(installation.environ, "jobs", "list")
+    listed = quick_command(installation.environ, "jobs", "list")
     assert listed.returncode == 0, listed.stderr
     runs = {line.split()[0]: line for line in listed.stdout.splitlines()}
     for name in ("renew-allowances", "expire-lots", "expire-holds"):
@@ -317,7 +315,7 @@ def test_kill(installation: Installation) -> None:
     check_records(books, promises)
     check_lots(books)
     _check_jobs(installation)
-    verified = command(installation.environ, "ledger", "verify")
+    verified = quick_command(installation.environ, "ledger", "verify")
     assert verified.returncode == 0, verified.stdout + verified.stderr
     _check_enough_happened(installation, seen, promises, books)
 

@@ -220,7 +220,7 @@ def test_without_a_mail_server_the_mails_are_the_one_exception(tmp_path: Path, s
     with sqlite_databases.copy() as url:
         environ = servers.environment(tmp_path, url, WEB_WORKERS="1", SCHEDULER="off")
         with servers.Server(environ, tmp_path) as server:
-            assert servers.command(environ, "operators", "add", "alice@example.com").returncode == 0
+            assert servers.quick_command(environ, "operators", "add", "alice@example.com").returncode == 0
             before = len(_entries(server))
             page = Talk(server).send("GET", "/password/forgot")
             assert "alice" not in page

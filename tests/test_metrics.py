@@ -262,18 +262,13 @@ class Caller:
             connection.close()
 
 
-def make_token(environ: dict[str, str]) -> str:
-    made = servers.command(environ, "tokens", "create", "--service", "--scopes", "read,write,admin", "--name", "t")
-    return made.stdout.splitlines()[-1]
-
-
 def folders(environ: dict[str, str]) -> list[Path]:
     return sorted(Path(environ["INSTANCE_PATH"], "metrics").glob("server-*"))
 
 
 @pytest.mark.slow
 def test_sums_over_workers_are_right_and_outlive_them(environ: dict[str, str], tmp_path: Path) -> None:
-    token = make_token(environ)
+    token = servers.service_token(environ)
     with servers.Server(environ, tmp_path) as server:
         caller = Caller(server, token)
         assert caller.post("/api/v1/accounts", {"external_id": "acme", "name": "Acme"}) == 201
@@ -367,7 +362,7 @@ def _outsiders_get_nothing(caller: Caller, token: str) -> None:
 
 @pytest.mark.slow
 def test_each_server_counts_in_a_folder_of_its_own(environ: dict[str, str], tmp_path: Path) -> None:
-    token = make_token(environ)
+    token = servers.service_token(environ)
     with servers.Server(environ, tmp_path) as one, servers.Server(environ, tmp_path) as two:
         assert len(folders(environ)) == 2
         first, second = Caller(one, token), Caller(two, token)

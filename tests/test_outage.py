@@ -47,9 +47,9 @@ def test_postgresql_goes_and_comes_back(tmp_path: Path, postgresql: Embedded) ->
     maker = databases.Postgresql(tmp_path, postgresql.address)
     with maker.copy() as url:
         environ = servers.environment(tmp_path, url, WEB_WORKERS="2", SCHEDULER="embedded")
-        made = servers.command(environ, "tokens", "create", "--service", "--name", "t", "--scopes", "read,write,admin")
-        token = made.stdout.splitlines()[-1]
-        assert servers.command(environ, "accounts", "create", "--external-id", "acme", "--name", "A").returncode == 0
+        token = servers.service_token(environ)
+        done = servers.quick_command(environ, "accounts", "create", "--external-id", "acme", "--name", "A")
+        assert done.returncode == 0
         with servers.Server(environ, tmp_path) as server:
             usage = {"account": "acme", "credits": 1}
             assert ask(server, "POST", "/api/v1/usage", token, usage)[0] == 201
@@ -73,7 +73,7 @@ def test_postgresql_goes_and_comes_back(tmp_path: Path, postgresql: Embedded) ->
             status, headers, _ = ask(server, "POST", "/api/v1/usage", token, usage)
             assert status == 200 and headers["Idempotent-Replayed"] == "true"
             assert ask(server, "GET", "/api/v1/balance?account=acme", token)[2]["available"] == 99
-            assert servers.command(environ, "ledger", "verify").returncode == 0
+            assert servers.quick_command(environ, "ledger", "verify").returncode == 0
 
 
 @contextmanager
@@ -92,9 +92,9 @@ def test_sqlite_held_by_somebody_else_is_busy_not_broken(tmp_path: Path, sqlite_
     """A foreign program that keeps the file locked: 503 while it does, then as before."""
     with sqlite_databases.copy() as url:
         environ = servers.environment(tmp_path, url, WEB_WORKERS="1", SCHEDULER="off")
-        made = servers.command(environ, "tokens", "create", "--service", "--name", "t", "--scopes", "read,write,admin")
-        token = made.stdout.splitlines()[-1]
-        assert servers.command(environ, "accounts", "create", "--external-id", "acme", "--name", "A").returncode == 0
+        token = servers.service_token(environ)
+        done = servers.quick_command(environ, "accounts", "create", "--external-id", "acme", "--name", "A")
+        assert done.returncode == 0
         with servers.Server(environ, tmp_path) as server, holding(url.removeprefix("sqlite:///")) as holder:
             usage = {"account": "acme", "credits": 1}
             status, headers, problem = ask(server, "POST", "/api/v1/usage", token, usage)

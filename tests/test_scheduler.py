@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from flask import Flask
-from sqlalchemy import select, text
+from sqlalchemy import select, text, update
 
 import database as databases
 from extensions import db
@@ -42,11 +43,11 @@ def broken(_by_hand):
 registry.JOBS.clear()
 registry.JOBS["broken"] = registry.Job("broken", 0.1, broken)
 registry.JOBS["tick"] = registry.Job("tick", 0.1, tick)
-here = scheduler.Scheduler(create_app(), ttl=timedelta(seconds=1.5), heartbeat=timedelta(seconds=0.2))
+here = scheduler.Scheduler(create_app(), ttl=timedelta(minutes=5), heartbeat=timedelta(seconds=0.2))
 print("ready", flush=True)
 here.run()
 """
-"""A process of the fleet with a short lease and two quick jobs: one notes its process, one fails."""
+"""A process of the fleet with two quick jobs: one notes its process, one fails. No busy machine outlasts its lease."""
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -107,10 +108,11 @@ def test_one_process_runs_the_jobs_and_another_takes_over_when_it_is_killed(
     held = lease(app)
     assert held is not None
     assert f":{leader.pid}:" in held.holder
-    ran_out = held.expires_at
+    time.sleep(1)
+    assert heir.pid not in who(), "the heir did not wait for the lease to run out"
+    with app.app_context(), databases.transaction() as session:
+        session.execute(update(Lease).values(expires_at=killed_at))
     until(lambda: who()[-1] == heir.pid)
-    assert datetime.now(UTC) >= ran_out, "the heir did not wait for the lease to run out"
-    assert (datetime.now(UTC) - killed_at).total_seconds() < 20
     assert who() == sorted(who(), key=[leader.pid, heir.pid].index), "the dead came back"
 
     failure = job_run(app, "broken")

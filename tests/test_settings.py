@@ -241,7 +241,7 @@ def test_processes_that_start_together_get_one_secret_key(tmp_path: Path) -> Non
         subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True)
         for _ in range(3)
     ]
-    keys = {start.communicate(timeout=30)[0] for start in starts}
+    keys = {start.communicate(timeout=60)[0] for start in starts}
     assert keys == {(tmp_path / "secret_key").read_text() + "\n"}
 
 

@@ -91,7 +91,7 @@ def _subscription(account: Account) -> StripeSubscription | None:
     return db.session.scalars(
         select(StripeSubscription)
         .where(StripeSubscription.account_id == account.id, StripeSubscription.status.not_in(OVER))
-        .order_by(StripeSubscription.created_at)
+        .order_by(StripeSubscription.created_at, StripeSubscription.id)
         .limit(1)
     ).first()
 

@@ -99,11 +99,11 @@ def _objects(since: dict[str, Any]) -> Iterator[_Object]:
         if customers.is_tagged(found.get("metadata")):
             yield from _ours(found, purchases.prepare)
     alive = select(StripeSubscription.id).where(StripeSubscription.status.not_in([one.value for one in OVER]))
-    known = dict.fromkeys(db.session.scalars(alive))
+    known = list(db.session.scalars(alive.order_by(StripeSubscription.created_at, StripeSubscription.id)))
     listed = {str(found["id"]): found for found in gateway.subscriptions({**since, "status": "all"})}
     for found in listed.values():
         yield from _ours(found, subscriptions.prepare)
-    for subscription_id in known.keys() - listed.keys():
+    for subscription_id in (one for one in known if one not in listed):
         account_id = db.session.get_one(StripeSubscription, subscription_id).account_id
         yield _Object(account_id, subscription_id, subscriptions.prepare)
     for found in gateway.invoices(since):

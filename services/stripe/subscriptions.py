@@ -216,7 +216,7 @@ def _due() -> list[tuple[str, str]]:
         .join(Account, Account.id == Subscription.account_id)
         .where(text("subscriptions.status = 'active'"), Subscription.covered_until <= clock.now())  # as the index says
         .where(Account.status != AccountStatus.CLOSED)
-        .order_by(Subscription.covered_until)
+        .order_by(Subscription.covered_until, Subscription.id)
     )
     return [(str(row[0]), row[1]) for row in db.session.execute(query)]
 
@@ -297,4 +297,5 @@ def of(account_id: str) -> StripeSubscription | None:
         return db.session.get(StripeSubscription, stripe_id)
     mine = select(StripeSubscription).where(StripeSubscription.account_id == account_id)
     waiting = mine.where(StripeSubscription.status.not_in([one.value for one in OVER]))
-    return db.session.scalars(waiting.order_by(StripeSubscription.created_at.desc()).limit(1)).first()
+    newest = waiting.order_by(StripeSubscription.created_at.desc(), StripeSubscription.id.desc())
+    return db.session.scalars(newest.limit(1)).first()

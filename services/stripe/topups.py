@@ -65,7 +65,7 @@ def _steps(by_hand: bool) -> Iterator[Callable[[], bool]]:
     query = select(TopUp.id).where(TopUp.status == TopUpStatus.OPEN.value)
     if not by_hand:
         query = query.where(TopUp.look_at <= datetime.now(UTC))
-    for top_up_id in db.session.scalars(query.order_by(TopUp.look_at)).all():
+    for top_up_id in db.session.scalars(query.order_by(TopUp.look_at, TopUp.id)).all():
         yield partial(_go_on, top_up_id, by_hand)
     for account_id in auto_top_up.due(by_hand):
         yield partial(_start, account_id, by_hand)

@@ -328,9 +328,8 @@ class TestTheLastCredit:
     def test_across_processes(self, request: pytest.FixtureRequest, tmp_path: Path, database: str) -> None:
         with request.getfixturevalue(f"{database}_databases").copy() as url:
             environ = servers.environment(tmp_path, url, WEB_WORKERS="2", SCHEDULER="off")
-            arguments = ("tokens", "create", "--service", "--scopes", "read,write,billing,admin", "--name", "t")
-            token = servers.command(environ, *arguments).stdout.split()[-1]
-            servers.command(environ, "accounts", "create", "--external-id", "acme", "--name", "A")
+            token = servers.service_token(environ)
+            servers.quick_command(environ, "accounts", "create", "--external-id", "acme", "--name", "A")
             with servers.Server(environ, tmp_path) as one, servers.Server(environ, tmp_path) as other:
                 caps = {"account": "acme", "caps": [cap("account", "day", 40), cap("subject", "day", 40)]}
                 assert _send(one.port, token, "PUT", "/controls", caps) == 200
@@ -345,7 +344,7 @@ class TestTheLastCredit:
                 kinds = sorted((row["kind"], row["threshold"]) for row in told["data"])
                 assert [kind for kind in kinds if kind[0] == "allowance"] == [("allowance", 70)]
                 assert len(kinds) in (2, 3), "one for each cap that refused, whichever process did"
-            verified = servers.command(environ, "ledger", "verify")
+            verified = servers.quick_command(environ, "ledger", "verify")
             assert verified.returncode == 0, verified.stdout
 
 
@@ -354,7 +353,7 @@ def _send(port: int, token: str, method: str, path: str, body: Any) -> int:
 
 
 def _answer(port: int, token: str, method: str, path: str, body: Any) -> tuple[int, Any]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     try:
         connection.request(method, f"/api/v1{path}", json.dumps(body), headers)

@@ -58,7 +58,7 @@ def shop(tmp_path: Path, sqlite_databases: databases.Sqlite) -> Iterator[Shop]:
 
 def has_prices(server: servers.Server) -> bool:
     """A start does not wait for Stripe: the catalog is there a moment after the pages are."""
-    with urllib.request.urlopen(f"{server.url}/pricing", timeout=30) as answer:
+    with urllib.request.urlopen(f"{server.url}/pricing", timeout=60) as answer:
         return b"10 credits" in answer.read()
 
 

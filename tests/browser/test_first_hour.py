@@ -19,7 +19,7 @@ def spend(server: Server, token: str, **usage: object) -> dict[str, object]:
         data=json.dumps(usage).encode(),
         headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=20) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         assert answer.status == 201
         return dict(json.load(answer))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import Any
 
 import pytest
@@ -19,6 +18,7 @@ from services import catalog as kept
 from services.catalog import CreditPrice, Finding, OverageTier, Plan, SyncResult, Transform
 from services.stripe import catalog, sync
 from tests.stripe_world import StripeWorld
+from tests.waiting import until
 
 MONTH = {"interval": "month"}
 
@@ -370,11 +370,8 @@ def test_a_start_asks_stripe_beside_the_requests(stripe: StripeWorld) -> None:
     stripe.client.v1.products.update(stripe.product, params={"metadata": {"credit_name": "new"}})
     thread = scheduler.sync_catalog_in_worker(stripe.app)
     assert isinstance(thread, threading.Thread)
-    thread.join(20)
-    deadline = time.monotonic() + 5
-    while in_force(stripe).credit_name != "new" and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert in_force(stripe).credit_name == "new"
+    thread.join(60)
+    until(lambda: in_force(stripe).credit_name == "new")
 
 
 # The file beside Stripe

@@ -35,7 +35,7 @@ def serving(folder: Path, url: str, api_base: str) -> servers.Server:
 
 
 def plans(server: servers.Server) -> Any:
-    with urllib.request.urlopen(f"{server.url}/api/v1/plans", timeout=10) as answer:
+    with urllib.request.urlopen(f"{server.url}/api/v1/plans", timeout=60) as answer:
         return json.load(answer)
 
 
