@@ -152,7 +152,7 @@ class Postgresql:
     def copy(self) -> Iterator[str]:
         """The address of a fresh migrated database."""
         name = f"test_{uuid.uuid4().hex}"
-        _administer(self._root, f"CREATE DATABASE {name} TEMPLATE {self._template}")
+        _administer(self._root, f"CREATE DATABASE {name} TEMPLATE {self._template} STRATEGY file_copy")
         try:
             yield self._url(name)
         finally:
