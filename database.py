@@ -111,10 +111,14 @@ def configure(app: Flask) -> None:
     event.listen(db.session, "do_orm_execute", _refuse_statement)
 
 
+_CACHE = "cache_size=-1000"
+"""Kilobytes for each connection, of which a process may have dozens: the system remembers the pages too."""
+
+
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None  # we say BEGIN ourselves
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000", _CACHE):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
     connection.create_aggregate("decimal_sum", 1, _DecimalSum)  # type: ignore[arg-type]

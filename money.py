@@ -21,6 +21,11 @@ def decimals(currency: str) -> int:
     return 0 if code in _NO_DECIMALS else 3 if code in _THREE_DECIMALS else 2
 
 
+def smallest(currency: str) -> int:
+    """The smallest sum, in minor units, that can be charged: with three decimals Stripe wants the last one to be 0."""
+    return 10 if decimals(currency) == 3 else 1
+
+
 def total(unit_amount: Decimal | int, quantity: int, divide_by: int = 1, rounding: str = "up") -> int:
     """Minor units of `quantity` at `unit_amount` each, rounded once, half up.
 

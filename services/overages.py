@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 
+import money
 from amounts import MAX_BALANCE, MICRO
 from services.agreed import Overage
 from services.catalog import OveragePrice, OverageTier, Plan, Transform
@@ -64,8 +65,9 @@ class Terms:
         return _graduated(self.tiers, units)
 
     def amount(self, credits: int) -> int:
-        """The same as it is billed."""
-        return math.floor(self.cost(credits) + _HALF)
+        """The same as it is billed: rounded half up to what can be charged."""
+        step = money.smallest(self.currency)
+        return math.floor(self.cost(credits) / step + _HALF) * step
 
     def whole_units(self, credits: int) -> int:
         """The units that a meter can be told of: it takes no fractions."""
@@ -154,10 +156,11 @@ def limit(terms: str | None, agreed: Overage) -> int:
 
 
 @functools.lru_cache(maxsize=1_000)
-def _within(text: str, money: int) -> int:
-    """The most micro-credits that cost no more than so much money."""
+def _within(text: str, cap: int) -> int:
+    """The most micro-credits whose bill is no more than the cap."""
     terms, low, high = parse(text), 0, MAX_BALANCE
+    cap -= cap % money.smallest(terms.currency)
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if terms.cost(middle) <= money else (low, middle - 1)
+        low, high = (middle, high) if terms.cost(middle) <= cap else (low, middle - 1)
     return low

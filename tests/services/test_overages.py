@@ -53,6 +53,14 @@ def test_cost(agreed: Terms, credits: str, exact: str, billed: int) -> None:
     assert overages.parse(agreed.to_json()) == agreed
 
 
+def test_with_three_decimals_the_last_one_is_never_charged() -> None:
+    """Stripe refuses such sums."""
+    agreed = Terms("price_1", "kwd", Decimal("2.5"), MICRO)
+    assert [agreed.amount(number * MICRO) for number in (1, 2, 5, 6, 494)] == [0, 10, 10, 20, 1240]
+    assert overages.limit(agreed.to_json(), Overage(True, 1236)) == 492 * MICRO
+    assert agreed.amount(492 * MICRO) == 1230
+
+
 PRICES = st.one_of(
     st.builds(
         terms,
