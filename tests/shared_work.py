@@ -50,6 +50,25 @@ def _remembering(compile_builder: Callable[..., Any]) -> Callable[..., Any]:
     return compile_once
 
 
+def _remembering_parts(parse_rule: Callable[..., Any]) -> Callable[..., Any]:
+    """What a rule's text says of its parts and converters is the same in each app's map."""
+    known: dict[str, tuple[list[Any], list[Any], dict[str, Any]]] = {}
+
+    def parse_once(self: Rule, text: str) -> list[Any]:
+        if text not in known:
+            before = len(self._trace)
+            parts = list(parse_rule(self, text))
+            known[text] = parts, self._trace[before:], {**self._converters}
+            return parts
+        parts, trace, converters = known[text]
+        self._trace.extend(trace)
+        self._converters.update(converters)
+        self.arguments.update(converters)
+        return parts
+
+    return parse_once
+
+
 def _share_statements() -> None:
     """SQLAlchemy keeps the text of each statement by engine and dialect: one memory, and equal dialects, share it."""
     DefaultDialect.__eq__ = lambda self, other: type(self) is type(other)  # type: ignore[assignment,method-assign]
@@ -67,5 +86,6 @@ def install() -> None:
     """Once per process, before the first app is made."""
     _share_statements()
     Flask.jinja_options = {**Flask.jinja_options, "bytecode_cache": _Templates()}
+    Rule._parse_rule = _remembering_parts(Rule._parse_rule)  # type: ignore[method-assign]
     Rule._compile_builder = _remembering(Rule._compile_builder)  # type: ignore[method-assign]
     passwords._hasher = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
