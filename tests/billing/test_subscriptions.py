@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from services.stripe import subscriptions, sync
 from tests import factories
 from tests.billing.test_renewal import Subscriber
 from tests.factories import Api
@@ -128,6 +129,23 @@ def test_of_two_live_subscriptions_the_older_counts_until_it_ends(
     world.client.v1.subscriptions.cancel(other)
     world.deliver()
     assert subscriber.allowance == ("free", 0, 0)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_of_two_that_wait_since_the_same_second_the_same_one_is_shown(world: StripeWorld, first: int) -> None:
+    account = factories.account(world.app)
+    params: Any = {
+        "customer": world.customer(account),
+        "items": [{"price": world.prices["team_month"]}],
+        "payment_behavior": "default_incomplete",
+    }
+    made = sorted(world.client.v1.subscriptions.create(params=params).id for _ in range(2))
+    world.lose()
+    with world.app.app_context():
+        for subscription_id in (made[first], made[1 - first]):
+            sync.run(subscriptions.prepare(subscription_id))
+        shown = subscriptions.of(account)
+        assert shown is not None and shown.id == made[1]
 
 
 def test_the_older_of_two_takes_over_when_it_is_known_last(world: StripeWorld, operator: Api, at: At) -> None:
