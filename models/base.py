@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from sqlalchemy import BigInteger, Index, MetaData, text
+from sqlalchemy import BigInteger, ColumnElement, Index, MetaData, literal, text
 from sqlalchemy.orm import DeclarativeBase, mapped_column
 
 from models.types import id_type
@@ -29,3 +29,8 @@ class Base(DeclarativeBase):
 def partial_index(name: str, *columns: str, where: str, unique: bool = False) -> Index:
     """An index of only the rows that match `where`, the same on both databases."""
     return Index(name, *columns, unique=unique, sqlite_where=text(where), postgresql_where=text(where))
+
+
+def written(value: str) -> ColumnElement[str]:
+    """A value that stands in the SQL itself: only so can a database tell that a partial index has all the rows."""
+    return literal(value, literal_execute=True)

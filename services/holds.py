@@ -15,6 +15,7 @@ import ids
 from amounts import to_credits
 from errors import CapReached, HoldNotOpen, NotFound, SpillwayError, ValidationError
 from extensions import db
+from models.base import written
 from models.credit import Hold, HoldState
 from rows import run
 from services import accounts, alerts, balances, credits, grants, tokens, usage
@@ -215,7 +216,7 @@ def expire_due(limit: int = 500) -> int:
     """Mark forgotten holds as expired; they have held nothing since then. How many accounts had some."""
     due = db.session.scalars(
         select(Hold.account_id)
-        .where(Hold.state == HoldState.OPEN, Hold.expires_at <= clock.now())
+        .where(Hold.state == written(HoldState.OPEN.value), Hold.expires_at <= clock.now())
         .distinct()
         .limit(limit)
     ).all()

@@ -23,6 +23,7 @@ import ids
 import settings
 from errors import NotFound, ValidationError
 from extensions import db
+from models.base import written
 from models.outgoing import Delivery, DeliveryStatus, OutgoingEndpoint, OutgoingEvent
 from services import posting
 
@@ -73,11 +74,12 @@ def _plain(value: Any) -> str:
 
 
 def deliver_due(by_hand: bool = False, limit: int = 50) -> int:
-    """Try what waits, oldest first; how many arrived. `by_hand` ignores the pauses after failures."""
-    query = select(Delivery.id).where(Delivery.status == DeliveryStatus.PENDING.value)
+    """Try what waits, the longest due first; how many arrived. `by_hand` ignores the pauses after failures."""
+    query = select(Delivery.id).where(Delivery.status == written(DeliveryStatus.PENDING.value))
     if not by_hand:
         query = query.where(Delivery.next_attempt_at <= _real_now())
-    return sum(_deliver(found, by_hand) for found in db.session.scalars(query.order_by(Delivery.id).limit(limit)).all())
+    due = query.order_by(Delivery.next_attempt_at, Delivery.id).limit(limit)
+    return sum(_deliver(found, by_hand) for found in db.session.scalars(due).all())
 
 
 @dataclass(frozen=True, slots=True)

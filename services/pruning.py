@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 import clock
 import database
+from models.base import written
 from models.credit import CapCounter
 from models.invitation import Invitation
 from models.outgoing import Delivery, DeliveryStatus, OutgoingEvent
@@ -46,7 +47,7 @@ def prune() -> int:
 def _prune_deliveries(session: Session) -> int:
     """What the operator's product was told goes with the log of it, once nothing is under way any more."""
     old = OutgoingEvent.created_at < clock.now() - _EVENTS
-    waiting = select(Delivery.event_id).where(Delivery.status == DeliveryStatus.PENDING.value)
+    waiting = select(Delivery.event_id).where(Delivery.status == written(DeliveryStatus.PENDING.value))
     gone = select(OutgoingEvent.id).where(old, OutgoingEvent.id.not_in(waiting))
     session.execute(delete(Delivery).where(Delivery.event_id.in_(gone)))
     return int(session.execute(delete(OutgoingEvent).where(OutgoingEvent.id.in_(gone))).rowcount)  # type: ignore[attr-defined]

@@ -26,6 +26,7 @@ from amounts import to_credits
 from errors import StripeRefused, StripeUnavailable
 from extensions import db
 from models.account import Subscription
+from models.base import written
 from models.overage import BillState, OverageBill
 from models.stripe import IN_FORCE, StripeSubscription
 from rows import run
@@ -67,7 +68,7 @@ def overdue() -> list[tuple[str, str]]:
 
 def _ids(state: BillState, *which: Any) -> list[str]:
     db.session.rollback()
-    query = select(OverageBill.id).where(OverageBill.state == state.value, *which)
+    query = select(OverageBill.id).where(OverageBill.state == written(state.value), *which)
     return list(db.session.scalars(query.order_by(OverageBill.created_at, OverageBill.id)))
 
 

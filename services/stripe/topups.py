@@ -19,6 +19,7 @@ import database
 import settings
 from errors import CardDeclined, StripeRefused, StripeUnavailable, ValidationError
 from extensions import db
+from models.base import written
 from models.top_up import TopUp, TopUpStatus, WaitsFor
 from services import accounts, agreed, auto_top_up, catalog
 from services.auto_top_up import Plan
@@ -62,7 +63,7 @@ def buy_due(by_hand: bool) -> int:
 
 def _steps(by_hand: bool) -> Iterator[Callable[[], bool]]:
     db.session.rollback()
-    query = select(TopUp.id).where(TopUp.status == TopUpStatus.OPEN.value)
+    query = select(TopUp.id).where(TopUp.status == written(TopUpStatus.OPEN.value))
     if not by_hand:
         query = query.where(TopUp.look_at <= datetime.now(UTC))
     for top_up_id in db.session.scalars(query.order_by(TopUp.look_at, TopUp.id)).all():
