@@ -293,7 +293,7 @@ def renew_due(limit: int = 500) -> int:
     due = db.session.scalars(
         select(Account.id)
         .where(Account.period_end <= now, Account.status != AccountStatus.CLOSED)
-        .order_by(Account.period_end)
+        .order_by(Account.period_end, Account.id)
         .limit(limit)
     ).all()
     return _touch_each(due)
