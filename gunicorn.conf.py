@@ -7,9 +7,12 @@ import multiprocessing
 import socket
 import struct
 import sys
+import time
+from contextlib import suppress
 from typing import Any
 
 from gunicorn.glogging import Logger
+from gunicorn.workers.gthread import ThreadWorker
 
 import log
 import metric_files
@@ -25,7 +28,6 @@ metric_files.prepare(_settings.instance_path)  # before the app, and with it pro
 
 _host = f"[{_settings.host}]" if ":" in _settings.host else _settings.host
 bind = f"{_host}:{_settings.port}"
-worker_class = "gthread"
 workers = _settings.web_workers
 threads = _settings.web_threads
 # The app is built once and forked: workers share its memory, and a fault in it stops the start.
@@ -42,6 +44,8 @@ _first_worker = multiprocessing.Semaphore(1)
 """Taken once by whichever worker is up first, in all lives of the workers."""
 _STALL_SECONDS = 20
 """A thread waits so long for a client's next byte, and for it to take the next one."""
+_FAREWELL_SECONDS, _FAREWELL_BYTES = 2, 65536
+"""So long, and for so much that it still sends, a client that was answered for the last time may take to hang up."""
 
 
 class ServerLog(Logger):
@@ -70,6 +74,37 @@ class ServerLog(Logger):
 
 
 logger_class = ServerLog
+
+
+class Worker(ThreadWorker):
+    """A client that does not hang up keeps the thread that answered it waiting.
+
+    The library's own worker waits in the one thread that takes everybody's requests.
+    """
+
+    def handle(self, conn: Any) -> Any:
+        goes_on = super().handle(conn)
+        if not goes_on:
+            _see_off(conn.sock)
+        return goes_on
+
+
+def _see_off(client: socket.socket) -> None:
+    """Say that there is nothing more to come, and let the client take it all: only then does a close harm nothing."""
+    until, taken = time.monotonic() + _FAREWELL_SECONDS, 0
+    with suppress(OSError):
+        client.shutdown(socket.SHUT_WR)
+        while taken < _FAREWELL_BYTES and (left := until - time.monotonic()) > 0:
+            client.settimeout(left)
+            rest = client.recv(4096)
+            if not rest:
+                break
+            taken += len(rest)
+    with suppress(OSError):
+        client.shutdown(socket.SHUT_RDWR)  # for the worker, which closes it, there is nobody left to wait for
+
+
+worker_class = Worker
 
 
 def on_starting(server: Any) -> None:

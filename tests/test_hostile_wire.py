@@ -259,3 +259,16 @@ def test_clients_that_stall_are_hung_up_on(impatient: Wire) -> None:
         with connection:
             assert set(statuses(read(connection))) <= {400, 408}
     assert impatient.records() == 1
+
+
+def test_clients_that_never_hang_up_keep_nobody_waiting(wire: Wire) -> None:
+    """They were told that there is nothing more to come; the server's patience with them is not everybody's."""
+    last = GET + b"Connection: close\r\n\r\n"
+    began = time.monotonic()
+    lingering = [wire.connect(last) for _ in range(5)]
+    for connection in lingering:
+        assert statuses(read(connection)) == [200]
+    assert wire.talk(last) == [200]
+    assert time.monotonic() - began < 7, "each of the five was waited for"
+    for connection in lingering:
+        connection.close()
