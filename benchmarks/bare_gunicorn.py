@@ -1,4 +1,7 @@
-"""gunicorn.conf.py less its hooks, which prepare Spillway: the bare app is served under the very same settings."""
+"""gunicorn.conf.py less its hooks, which prepare Spillway: the bare app is served under the very same settings.
+
+Its workers are gunicorn's own; ours differ from them in what they do about clients that do not hang up.
+"""
 
 from __future__ import annotations
 
@@ -7,3 +10,4 @@ from pathlib import Path
 
 _real = runpy.run_path(str(Path(__file__).parent.parent / "gunicorn.conf.py"))
 globals().update({name: value for name, value in _real.items() if not callable(value) and not name.startswith("_")})
+worker_class = "gthread"

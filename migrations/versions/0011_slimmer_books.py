@@ -2,7 +2,7 @@
 
 Revision 0011, after 0010. On SQLite ledger entries are kept in the order of their accounts, so that a statement reads
 one account's together; on both databases the index of captured holds no longer lists what was no capture. The two
-large tables of SQLite are copied once, about a minute for five million records.
+large tables of SQLite are copied once.
 """
 
 from __future__ import annotations
