@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
 from tests import databases, servers
 from tests.conftest import BROWSERS
@@ -19,6 +19,9 @@ WIDE = {"viewport": {"width": 1280, "height": 900}}
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True, "color_scheme": "dark"}
 LOOKS = {"wide": WIDE, "phone in the dark": PHONE}
 PASSWORD = "correct horse battery"
+PATIENCE_MS = 60_000
+"""Only a bound, for machines that stall: what is waited for usually is there at once."""
+expect.set_options(timeout=PATIENCE_MS)
 
 
 @pytest.fixture(scope="session")
@@ -38,10 +41,15 @@ class Visitor:
         self.context, self.url = context, url
         self.complaints: list[str] = []
         self.page: Page = context.new_page()
-        self.page.set_default_timeout(60_000)
-        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.set_default_timeout(PATIENCE_MS)
+        self.page.on("console", self._said)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("request", lambda request: self._asked(request.url))
+
+    def _said(self, message: ConsoleMessage) -> None:
+        """Warnings, errors and leftovers. Not `info`: the browser's own remarks, as on typing before an autofocus."""
+        if message.type != "info":
+            self.complaints.append(message.text)
 
     def _asked(self, url: str) -> None:
         if not url.startswith((self.url, "data:")):
