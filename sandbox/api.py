@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import json
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from werkzeug.datastructures import MultiDict
 from sandbox import faults, params
 from sandbox.errors import ApiError
 from sandbox.routing import resolve
+from sandbox.shapes import to_json
 from sandbox.world import World
 
 blueprint = Blueprint("api", __name__)
@@ -66,7 +66,7 @@ def _answer(here: World, request_id: str) -> tuple[int, str, bool]:
             _authorize()
             return _run(here)
         except ApiError as refusal:
-            return refusal.status, _json(refusal.body()), False
+            return refusal.status, to_json(refusal.body()), False
         finally:
             here.request = {"id": None, "idempotency_key": None}
 
@@ -82,9 +82,9 @@ def _run(here: World) -> tuple[int, str, bool]:
         return kept.status, kept.body, True
     tree = params.checked(route.params, params.nested(fields))
     try:
-        status, body = 200, _json(route.handler(here, tree, *arguments))
+        status, body = 200, to_json(route.handler(here, tree, *arguments))
     except ApiError as refusal:
-        status, body = refusal.status, _json(refusal.body())
+        status, body = refusal.status, to_json(refusal.body())
     if key:
         here.idempotent[key] = Kept(digest, status, body, here.now())
     return status, body, False
@@ -125,10 +125,6 @@ def _api_key() -> str:
         except ValueError:
             return ""
     return value if scheme.lower() == "bearer" else ""
-
-
-def _json(body: dict[str, Any]) -> str:
-    return json.dumps(body, indent=2, default=str)
 
 
 def _fault(fault: dict[str, Any], request_id: str) -> Response:

@@ -5,7 +5,6 @@ Modes (several at once) make it as bad as the real thing can be: `hold` keeps wh
 """
 
 import itertools
-import json
 import random
 import threading
 import time
@@ -16,7 +15,7 @@ from typing import Any
 
 from stripe import WebhookSignature
 
-from sandbox.shapes import Obj
+from sandbox.shapes import Obj, to_json
 
 OVER = ("delivered", "lost")
 TIMEOUT = 20
@@ -103,7 +102,7 @@ class Courier:
             concerned = modes.concern(event["type"])
             dropped = concerned and self.chance.random() < modes.drop
             copies = 2 if concerned and self.chance.random() < modes.duplicate else 1
-            body = json.dumps(event, indent=2)  # the same in every attempt
+            body = to_json(event)  # the same in every attempt
             for _ in range(copies):
                 parcel = Parcel(next(self.numbers), event, body, endpoint["url"], endpoint["secret"], subject)
                 parcel.due = time.monotonic() + (modes.delay_seconds if concerned else 0)

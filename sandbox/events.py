@@ -1,10 +1,8 @@
 """Telling the endpoints what happened."""
 
-import copy
-
 from stripe import api_version
 
-from sandbox.shapes import Obj
+from sandbox.shapes import Obj, copied
 from sandbox.views import render
 from sandbox.world import World
 
@@ -19,7 +17,7 @@ def emit(world: World, kind: str, obj: Obj) -> None:
         if not changed:
             return
         data["previous_attributes"] = changed
-    world.seen[obj["id"]] = copy.deepcopy(shown)
+    world.seen[obj["id"]] = copied(shown)
     if world.silent:
         return
     endpoints = [one for one in world.all("webhook_endpoint") if _wants(one, kind)]

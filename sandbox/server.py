@@ -2,9 +2,12 @@
 
 import logging
 import secrets
+import socket
 import threading
+from contextlib import suppress
 from pathlib import Path
 
+from flask import Flask
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from sandbox import wsgi
@@ -27,8 +30,8 @@ class Quiet(WSGIRequestHandler):
 class Running:
     """A sandbox that is served. `url` is what the `stripe` package takes as its address; `control` steers it."""
 
-    def __init__(self, world: World, server: BaseWSGIServer, ticking: bool) -> None:
-        self.world, self.url = world, world.address
+    def __init__(self, world: World, app: Flask, server: BaseWSGIServer, ticking: bool) -> None:
+        self.world, self.app, self.url = world, app, world.address
         self.control = Sandbox(self.url)
         self._server, self._stopped = server, threading.Event()
         self._threads = [threading.Thread(target=server.serve_forever, args=(0.02,), name="sandbox", daemon=True)]
@@ -49,10 +52,18 @@ class Running:
         """Nothing is sent or answered after this."""
         self._stopped.set()
         self.world.courier.stop()
-        self._server.shutdown()
+        self._shut_down()
         for thread in self._threads:
             thread.join(10)
         self._server.server_close()
+
+    def _shut_down(self) -> None:
+        """The server looks up when somebody comes, sooner than by itself."""
+        stopping = threading.Thread(target=self._server.shutdown)
+        stopping.start()
+        with suppress(OSError):
+            socket.create_connection((self._server.host, self._server.port), timeout=1).close()
+        stopping.join()
 
     def __enter__(self) -> "Running":
         return self
@@ -83,9 +94,10 @@ def start(
     """
     clock = Clock(now, Path(clock_file) if clock_file else None)
     world = World(clock, "", seed or secrets.token_hex(8))
-    server = make_server(host, port, wsgi.create(world), threaded=True, request_handler=Quiet)
+    app = wsgi.create(world)
+    server = make_server(host, port, app, threaded=True, request_handler=Quiet)
     world.address = (address or f"http://{host}:{server.server_port}").rstrip("/")
     if webhook:
         world.endpoints.append((webhook, secret or "whsec_sandbox"))
         world.reset()
-    return Running(world, server, ticking)
+    return Running(world, app, server, ticking)

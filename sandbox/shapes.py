@@ -1,8 +1,10 @@
 """The fields of every object, as the installed `stripe` package declares them."""
 
+import copy
 import functools
 from typing import Any
 
+import orjson
 from stripe._object_classes import get_object_class
 
 Obj = dict[str, Any]
@@ -104,3 +106,20 @@ def merge_metadata(old: dict[str, str] | None, new: dict[str, str] | str | None)
 def listed(data: list[Obj], url: str, limit: int | None = None) -> Obj:
     shown = data if limit is None else data[:limit]
     return {"object": "list", "data": shown, "has_more": len(shown) < len(data), "url": url}
+
+
+_SIMPLE = frozenset({str, int, bool, float, type(None)})
+
+
+def copied(value: Any) -> Any:
+    """All that is JSON in it anew, as `copy.deepcopy` would, many times as fast."""
+    if type(value) is dict:
+        return {name: part if type(part) in _SIMPLE else copied(part) for name, part in value.items()}
+    if type(value) is list:
+        return [part if type(part) in _SIMPLE else copied(part) for part in value]
+    return value if type(value) in _SIMPLE else copy.deepcopy(value)
+
+
+def to_json(body: Obj) -> str:
+    """Indented, as Stripe's answers and events are."""
+    return orjson.dumps(body, default=str, option=orjson.OPT_INDENT_2).decode()

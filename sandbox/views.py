@@ -1,12 +1,11 @@
 """An object as the API shows it: own fields, embedded lists, and what `expand` asks for."""
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
 from sandbox import shapes
 from sandbox.errors import invalid
-from sandbox.shapes import Obj, listed
+from sandbox.shapes import Obj, copied, listed
 from sandbox.world import World, is_over
 
 Tree = dict[str, Any]
@@ -33,7 +32,7 @@ def render(world: World, obj: Obj, tree: Tree | None = None) -> Obj:
     kind = obj.get("object", "")
     hidden = shapes.INCLUDABLE.get(kind, frozenset())
     shown = {
-        name: copy.deepcopy(value)
+        name: copied(value)
         for name, value in obj.items()
         if not name.startswith("_") and (name not in hidden or name in tree)
     }
@@ -107,14 +106,14 @@ def _plan(world: World, item: Obj) -> Obj:
         "nickname": price["nickname"],
         "product": price["product"],
         "tiers_mode": price["tiers_mode"],
-        "transform_usage": copy.deepcopy(price["transform_quantity"]),
+        "transform_usage": copied(price["transform_quantity"]),
         "trial_period_days": recurring["trial_period_days"],
         "usage_type": recurring["usage_type"],
     }
 
 
 def _lines(world: World, invoice: Obj) -> Obj:
-    return listed(copy.deepcopy(invoice["_lines"]), f"/v1/invoices/{invoice['id']}/lines", EMBEDDED)
+    return listed(copied(invoice["_lines"]), f"/v1/invoices/{invoice['id']}/lines", EMBEDDED)
 
 
 def _payments(world: World, invoice: Obj) -> Obj:

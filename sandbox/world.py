@@ -157,4 +157,4 @@ class World:
             owner = self.objects["subscription"].get(obj.get("subscription", ""), {})
         elif obj.get("object") == "invoice_payment":
             owner = self.objects["invoice"].get(obj["invoice"], {})
-        return copy.deepcopy(obj) if customer in (owner.get("customer"), obj["id"]) else obj
+        return shapes.copied(obj) if customer in (owner.get("customer"), obj["id"]) else obj

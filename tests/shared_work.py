@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import CodeType
 from typing import Any
+from urllib.parse import urlsplit
 
 import argon2
+import requests
+import stripe
 from flask import Flask
 from jinja2 import BytecodeCache
 from jinja2.bccache import Bucket
@@ -82,8 +85,35 @@ def _share_statements() -> None:
     db._make_engine = make_engine  # type: ignore[method-assign]
 
 
+def _share_proxies() -> None:
+    """Which proxies the environment names is asked by each call to Stripe; no test has any."""
+    ask = requests.sessions.get_environ_proxies
+    known: dict[tuple[str, str | None], Any] = {}
+
+    def ask_once(url: str, no_proxy: str | None = None) -> Any:
+        address = urlsplit(url)._replace(path="", query="").geturl(), no_proxy
+        if address not in known:
+            known[address] = ask(url, no_proxy)
+        return {**known[address]}
+
+    requests.sessions.get_environ_proxies = ask_once
+
+
+def _convert_quickly() -> None:
+    """Stripe's package asks of each value of an answer which class it is to become; a text or number stays one."""
+    convert = stripe._util._convert_to_stripe_object
+    simple = {str, int, float, bool, type(None)}
+
+    def convert_once(*, resp: Any, **how: Any) -> Any:
+        return resp if type(resp) in simple else convert(resp=resp, **how)
+
+    stripe._util._convert_to_stripe_object = convert_once  # type: ignore[assignment]
+
+
 def install() -> None:
     """Once per process, before the first app is made."""
+    _convert_quickly()
+    _share_proxies()
     _share_statements()
     Flask.jinja_options = {**Flask.jinja_options, "bytecode_cache": _Templates()}
     Rule._parse_rule = _remembering_parts(Rule._parse_rule)  # type: ignore[method-assign]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterable
 from datetime import datetime
@@ -19,7 +20,7 @@ from jobs import registry
 from models.account import Account, Subscription
 from models.credit import LedgerEntry, Lot
 from models.stripe import Purchase, StripeInvoice, StripeSubscription, WebhookEvent
-from sandbox.control import Json
+from sandbox.control import Json, Sandbox, SandboxError
 from sandbox.server import Running, start
 from services import balances, verify
 from services.stripe import catalog
@@ -69,9 +70,26 @@ CATALOG: dict[str, dict[str, Any]] = {
 """A small catalog: Stripe's parameters of each price, by the name that tests call it."""
 
 
+class Steering(Sandbox):
+    """The controls of a sandbox of this process: the same calls, not sent over the wire. tests/sandbox sends them."""
+
+    def __init__(self, running: Running) -> None:
+        super().__init__(running.url)
+        self._app = running.app
+
+    def call(self, method: str, path: str, body: Json | None = None) -> Any:
+        sent = json.dumps(body or {}) if method == "POST" else None
+        client = self._app.test_client(use_cookies=False)
+        answer = client.open(f"/_sandbox/{path}", method=method, data=sent, content_type="application/json")
+        if answer.status_code >= 400:
+            raise SandboxError(f"{method} {path}: {answer.status_code} {answer.get_data(as_text=True)}")
+        return json.loads(answer.data)
+
+
 def serve(clock_file: Path) -> Running:
     """A sandbox whose events wait until a test delivers them."""
     running = start(clock_file, "http://127.0.0.1:9/webhooks/stripe", WEBHOOK_SECRET, seed="tests")
+    running.control = Steering(running)
     running.control.modes(hold=True)
     return running
 

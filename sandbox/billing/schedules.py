@@ -1,14 +1,12 @@
 """Subscription schedules: phases with prices of their own, entered when their time comes."""
 
-import copy
-
 from sandbox import clock
 from sandbox.billing import changes, starting
 from sandbox.billing import subscriptions as life
 from sandbox.errors import invalid
 from sandbox.events import emit
 from sandbox.params import Tree
-from sandbox.shapes import Obj
+from sandbox.shapes import Obj, copied
 from sandbox.world import World, is_over
 
 KIND = "subscription_schedule"
@@ -212,7 +210,7 @@ life.ENDINGS.append(follow_end)
 def replaced(world: World, schedule: Obj, wanted: list[Tree]) -> list[Obj]:
     """The phases of an update: what runs keeps its start, what is over stays as it was."""
     now = world.now()
-    past = [copy.deepcopy(one) for one in schedule["phases"] if one["end_date"] <= now]
+    past = [copied(one) for one in schedule["phases"] if one["end_date"] <= now]
     phases: list[Obj] = []
     start = (schedule["current_phase"] or schedule["phases"][0])["start_date"]
     for number, one in enumerate(wanted):

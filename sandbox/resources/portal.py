@@ -1,11 +1,9 @@
 """Billing portal: its configurations and sessions. The pages are in sandbox.pages."""
 
-import copy
-
 from sandbox.errors import invalid
 from sandbox.params import Tree
 from sandbox.routing import lists, only, retrieves, route, shown
-from sandbox.shapes import Obj, merge_metadata
+from sandbox.shapes import Obj, copied, merge_metadata
 from sandbox.world import World
 
 FEATURES: Obj = {
@@ -51,7 +49,7 @@ def make_configuration(world: World, features: Tree, is_default: bool) -> Obj:
 
 
 def _merged(base: Obj, given: Tree) -> Obj:
-    features = copy.deepcopy(base)
+    features: Obj = copied(base)
     for name, values in given.items():
         features[name].update(values)
     return features

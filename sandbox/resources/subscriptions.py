@@ -1,7 +1,5 @@
 """Subscriptions over the API; their life is in sandbox.billing."""
 
-import copy
-
 from sandbox import checkout, methods
 from sandbox.billing import changes, pauses, pending, schedules, starting
 from sandbox.billing import subscriptions as life
@@ -9,7 +7,7 @@ from sandbox.errors import ApiError, invalid, missing
 from sandbox.events import emit
 from sandbox.params import Tree
 from sandbox.routing import PAGING, in_range, only, page, refuse, retrieves, route, same, searches, shown
-from sandbox.shapes import Obj, merge_metadata
+from sandbox.shapes import Obj, copied, merge_metadata
 from sandbox.world import World, is_over
 
 NOT_IMITATED = (
@@ -115,7 +113,7 @@ def update(world: World, params: Tree, subscription_id: str) -> Obj:
     subscription = world.get("subscription", subscription_id)
     _refuse_ended(subscription, params)
     _refuse_scheduled(world, subscription, params)
-    before = copy.deepcopy(subscription)
+    before = copied(subscription)
     try:
         _update(world, subscription, params)
     except ApiError:
