@@ -122,7 +122,7 @@ def at_once(calls: Sequence[Callable[[], Answer]]) -> list[Answer]:
     answers: list[Answer | None] = [None] * len(calls)
 
     def run(position: int) -> None:
-        start.wait(timeout=30)
+        start.wait(timeout=120)
         answers[position] = calls[position]()
 
     threads = [threading.Thread(target=run, args=(position,)) for position in range(len(calls))]

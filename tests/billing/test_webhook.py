@@ -250,14 +250,14 @@ def test_one_event_delivered_by_many_at_once_has_its_effects_once(stripe: Stripe
     start, answers = threading.Barrier(4), []
 
     def post() -> None:
-        start.wait(10)
+        start.wait(120)
         answers.append(stripe.post(delivery))
 
     threads = [threading.Thread(target=post) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(120)
     assert sorted(answers) == [(200, '{"status":"already_processed"}')] * 3 + [(200, '{"status":"processed"}')]
     assert stripe.end_state(account_id)["ledger"]["allowance", "allowance"] == 5000 * 1_000_000
 

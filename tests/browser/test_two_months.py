@@ -41,7 +41,7 @@ def served(app: Flask) -> Iterator[str]:
     thread.start()
     yield f"http://127.0.0.1:{port}"
     server.shutdown()
-    thread.join(30)
+    thread.join(120)
 
 
 class Acme:

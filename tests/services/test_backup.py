@@ -91,7 +91,7 @@ def test_a_copy_taken_amid_writes_has_books_in_order(sqlite_app: Flask, tmp_path
             assert run(sqlite_app, copies[-1][0])[0] == 0
     finally:
         done.set()
-        writer.join(30)
+        writer.join(120)
     assert set(statuses) == {201}
     for path, before in copies:
         ((records,),) = rows(path, "SELECT count(*) FROM usage_records")
