@@ -5,6 +5,7 @@ Nothing of the product is left out by it: routes, templates and hashes go the sa
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable
 from types import CodeType
 from typing import Any
@@ -21,6 +22,7 @@ from sqlalchemy.util import LRUCache
 from werkzeug.routing import Rule
 
 from extensions import db
+from sandbox.shapes import copied
 from services import passwords
 
 REAL_HASHER = passwords._hasher
@@ -110,8 +112,22 @@ def _convert_quickly() -> None:
     stripe._util._convert_to_stripe_object = convert_once  # type: ignore[assignment]
 
 
+def _share_catalogs() -> None:
+    """Nearly every app reads the default catalog, twice: each gets a copy of what stands in it."""
+    load = tomllib.loads
+    known: dict[Any, Any] = {}
+
+    def load_once(text: str, *, parse_float: Any = float) -> Any:
+        if (text, parse_float) not in known:
+            known[text, parse_float] = load(text, parse_float=parse_float)
+        return copied(known[text, parse_float])
+
+    tomllib.loads = load_once  # type: ignore[assignment]
+
+
 def install() -> None:
     """Once per process, before the first app is made."""
+    _share_catalogs()
     _convert_quickly()
     _share_proxies()
     _share_statements()
