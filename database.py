@@ -16,7 +16,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -51,6 +51,11 @@ OUTAGES = (
 
 UNREADABLE = (*OUTAGES, sqlalchemy.exc.ProgrammingError)
 """The same, and a schema that is not there."""
+
+
+def comes_from_one(error: BaseException) -> bool:
+    """Whether one of several items may have caused it: an outage is everybody's, and so is the end of the process."""
+    return isinstance(error, Exception) and not isinstance(error, (DatabaseBusy, *OUTAGES))
 
 
 class Duplicate(Exception):
@@ -102,9 +107,9 @@ def configure(app: Flask) -> None:
             event.listen(engine, "connect", _prepare_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
             path = engine.url.database
-            app.extensions["writer_lock"] = _FileLock(Path(f"{path}.lock")) if path else nullcontext()
+            app.extensions["writer_lock"] = _FileLock(Path(f"{path}.lock")) if path else _NoLock()
         else:
-            app.extensions["writer_lock"] = nullcontext()
+            app.extensions["writer_lock"] = _NoLock()
         app.extensions["memory"] = defaultdict(dict)
         app.extensions["write_engine"] = engine.execution_options(spillway_write=True)
         isolation = {} if engine.dialect.name == "sqlite" else {"isolation_level": "REPEATABLE READ"}
@@ -113,14 +118,15 @@ def configure(app: Flask) -> None:
     event.listen(db.session, "do_orm_execute", _refuse_statement)
 
 
-_CACHE = "cache_size=-1000"
-"""Kilobytes for each connection, of which a process may have dozens: the system remembers the pages too."""
+_SIZES = "wal_autocheckpoint=4000", "cache_size=-1000"
+"""Pages until what was written over and over goes from the log to its place, once for all of it; and kilobytes for each
+connection, of which a process may have dozens: the system remembers the pages too."""
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None  # we say BEGIN ourselves
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000", _CACHE):
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000", *_SIZES):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
     connection.create_aggregate("decimal_sum", 1, _DecimalSum)  # type: ignore[arg-type]
@@ -178,16 +184,33 @@ class _FileLock:
         self._descriptor: int | None = None
         self._pid = 0
 
+    def is_taken(self) -> bool:
+        """Whether another thread or process has it now."""
+        if not self._threads.acquire(blocking=False):
+            return True
+        try:
+            if not self._times:
+                fcntl.flock(self._open(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(self._open(), fcntl.LOCK_UN)
+        except BlockingIOError:
+            return True
+        finally:
+            self._threads.release()
+        return False
+
+    def _open(self) -> int:
+        if self._descriptor is None or self._pid != os.getpid():
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._pid = os.getpid()
+        return self._descriptor
+
     def __enter__(self) -> None:
         self._threads.acquire()
         self._times += 1
         if self._times > 1:
             return
         try:
-            if self._descriptor is None or self._pid != os.getpid():
-                self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                self._pid = os.getpid()
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+            fcntl.flock(self._open(), fcntl.LOCK_EX)
         except BaseException:
             self._times = 0
             self._threads.release()
@@ -199,6 +222,13 @@ class _FileLock:
         if not self._times:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
         self._threads.release()
+
+
+class _NoLock(nullcontext[None]):
+    """PostgreSQL's: there, writers wait for each other's rows only."""
+
+    def is_taken(self) -> bool:
+        return False
 
 
 class _OneAtATime(threading.local):
@@ -227,9 +257,9 @@ def is_writing() -> bool:
     return _one_at_a_time.writes
 
 
-def writers_turn() -> AbstractContextManager[object]:
+def writers_turn() -> _FileLock | _NoLock:
     """On SQLite the lock of all writers, on PostgreSQL nothing. `connection` takes it, also from within it."""
-    turn: AbstractContextManager[object] = current_app.extensions["writer_lock"]
+    turn: _FileLock | _NoLock = current_app.extensions["writer_lock"]
     return turn
 
 
@@ -240,7 +270,7 @@ def connection() -> Iterator[Connection]:
     Raises RuntimeError inside another one of this thread. What `db.session` has read so far, or reads meanwhile, is
     forgotten: it would be older than what is written here.
     """
-    _forget_reads()
+    forget_reads()
     engine: Engine = current_app.extensions["write_engine"]
     with _one_at_a_time, engine.connect() as conn, writers_turn():
         conn.begin()
@@ -250,10 +280,11 @@ def connection() -> Iterator[Connection]:
             _give_up(conn, error)
             raise
         conn.commit()
-    _forget_reads()
+    forget_reads()
 
 
-def _forget_reads() -> None:
+def forget_reads() -> None:
+    """End what `db.session` reads: who waits for others must not keep a connection from them."""
     if db.session.registry.has():
         db.session.rollback()
 

@@ -7,16 +7,14 @@ import multiprocessing
 import socket
 import struct
 import sys
-import time
-from contextlib import suppress
 from typing import Any
 
 from gunicorn.glogging import Logger
-from gunicorn.workers.gthread import ThreadWorker
 
 import log
 import metric_files
 from settings import Settings, SettingsError
+from web_worker import Worker, headcount
 
 try:
     _settings = Settings.from_env()
@@ -44,8 +42,6 @@ _first_worker = multiprocessing.Semaphore(1)
 """Taken once by whichever worker is up first, in all lives of the workers."""
 _STALL_SECONDS = 20
 """A thread waits so long for a client's next byte, and for it to take the next one."""
-_FAREWELL_SECONDS, _FAREWELL_BYTES = 2, 65536
-"""So long, and for so much that it still sends, a client that was answered for the last time may take to hang up."""
 
 
 class ServerLog(Logger):
@@ -76,34 +72,6 @@ class ServerLog(Logger):
 logger_class = ServerLog
 
 
-class Worker(ThreadWorker):
-    """A client that does not hang up keeps the thread that answered it waiting.
-
-    The library's own worker waits in the one thread that takes everybody's requests.
-    """
-
-    def handle(self, conn: Any) -> Any:
-        goes_on = super().handle(conn)
-        if not goes_on:
-            _see_off(conn.sock)
-        return goes_on
-
-
-def _see_off(client: socket.socket) -> None:
-    """Say that there is nothing more to come, and let the client take it all: only then does a close harm nothing."""
-    until, taken = time.monotonic() + _FAREWELL_SECONDS, 0
-    with suppress(OSError):
-        client.shutdown(socket.SHUT_WR)
-        while taken < _FAREWELL_BYTES and (left := until - time.monotonic()) > 0:
-            client.settimeout(left)
-            rest = client.recv(4096)
-            if not rest:
-                break
-            taken += len(rest)
-    with suppress(OSError):
-        client.shutdown(socket.SHUT_RDWR)  # for the worker, which closes it, there is nobody left to wait for
-
-
 worker_class = Worker
 
 
@@ -120,6 +88,11 @@ def when_ready(server: Any) -> None:
     for listener in server.LISTENERS:
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
             listener.sock.setsockopt(socket.SOL_SOCKET, option, limit)
+
+
+def pre_fork(_server: Any, worker: Any) -> None:
+    """In the master, for each worker."""
+    headcount.enter(worker)
 
 
 def post_worker_init(worker: Any) -> None:
@@ -147,6 +120,7 @@ def worker_exit(_server: Any, _worker: Any) -> None:
 
 def child_exit(_server: Any, worker: Any) -> None:
     """In the master, after a worker's end: what it counted is kept."""
+    headcount.leave(worker)
     metric_files.add_up(worker.pid)
 
 

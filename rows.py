@@ -198,6 +198,11 @@ def _same(value: Any) -> Any:
     return value
 
 
+def _sum(row: Sequence[Any]) -> tuple[Any, ...]:
+    """PostgreSQL adds up to decimals."""
+    return *row[:-1], int(row[-1])
+
+
 def _tuple(*values: Any) -> tuple[Any, ...]:
     return values
 
@@ -265,6 +270,7 @@ class Rows(Generic[M]):
         self.columns = [column.name for column in self.table.columns]
         self.select_list = ", ".join(f'"{name}"' for name in self.columns)
         self.name = self.table.name
+        self._select = f"SELECT {self.select_list} FROM {self.name} WHERE "
         self._keys = [column.name for column in self.table.primary_key.columns]
         self._in = {column.name: _converters(column)[0] for column in self.table.columns}
         dialect = postgresql.dialect()
@@ -300,25 +306,34 @@ class Rows(Generic[M]):
 
     def select(self, conn: Connection | Engine, where: str, *params: Any) -> Statement:
         """Rows that match `where`, in which `IN ?` takes a list of texts and `?` a value, for both databases alike."""
+        sql, values = self._asked(conn, self._select, where, "", params)
+        if conn.dialect.name == "sqlite":
+            return Statement(sql, values, None, self._load_sqlite, self._load_sqlite, self.columns)
+        return Statement(sql, values, None, self._load, self._load_json, self.columns)
+
+    def sums(self, conn: Connection | Engine, by: Sequence[str], what: str, where: str, *params: Any) -> Statement:
+        """A tuple for each different `by` of the rows that match: them, and the sum of whole numbers `what`."""
+        names = ", ".join(by)
+        select = f"SELECT {names}, sum({what}) AS total FROM {self.name} WHERE "
+        sql, values = self._asked(conn, select, where, f" GROUP BY {names}", params)
+        return Statement(sql, values, None, _sum, _sum, (*by, "total"))
+
+    def _asked(
+        self, conn: Connection | Engine, select: str, where: str, rest: str, params: Sequence[Any]
+    ) -> tuple[str, list[Any]]:
+        """The SQL and its parameters."""
         if conn.dialect.name == "sqlite":
             alone = tuple([type(value) is list and len(value) == 1 and type(value[0]) is str for value in params])
-            sql = self._sql.get((where, alone))
+            sql = self._sql.get((select, where, alone))
             if sql is None:
                 text = _sqlite_where(where, alone).removesuffix(_LOCKS)
-                sql = self._sql[where, alone] = f"SELECT {self.select_list} FROM {self.name} WHERE {text}"
-            return Statement(
-                sql,
-                [value[0] if one else _sqlite_param(value) for value, one in zip(params, alone, strict=True)],
-                reads=self._load_sqlite,
-                reads_json=self._load_sqlite,
-                columns=self.columns,
-            )
-        sql = self._sql.get(where)
+                sql = self._sql[select, where, alone] = f"{select}{text}{rest}"
+            return sql, [value[0] if one else _sqlite_param(value) for value, one in zip(params, alone, strict=True)]
+        sql = self._sql.get((select, where))
         if sql is None:
             text = where.replace("%", "%%").replace("IN ?", "= ANY(%s::text[])").replace("?", "%s")
-            sql = self._sql[where] = f"SELECT {self.select_list} FROM {self.name} WHERE {text}"
-        values = [_texts(p) if isinstance(p, list | tuple) else p for p in params]
-        return Statement(sql, values, reads=self._load, reads_json=self._load_json, columns=self.columns)
+            sql = self._sql[select, where] = f"{select}{text}{rest}"
+        return sql, [_texts(p) if isinstance(p, list | tuple) else p for p in params]
 
     def insert(self, conn: Connection, rows: Sequence[M], replace: str | None = None) -> Statement:
         """Insert whole rows; `replace` names the column to overwrite where the primary key exists."""

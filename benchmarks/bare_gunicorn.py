@@ -1,6 +1,6 @@
 """gunicorn.conf.py less its hooks, which prepare Spillway: the bare app is served under the very same settings.
 
-Its workers are gunicorn's own; ours differ from them in what they do about clients that do not hang up.
+Its workers are gunicorn's own with threads; ours (`web_worker`) serve short requests side by side in one thread.
 """
 
 from __future__ import annotations

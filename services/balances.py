@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 
 import database
 from amounts import to_credits
@@ -15,9 +15,9 @@ from errors import AccountNotFound, DatabaseBusy
 from extensions import db
 from models.credit import Kind
 from models.token import Token
-from rows import Statement, glance
+from rows import glance
 from services import catalog, credits, overages
-from services.books import Book
+from services.books import LOTS, Book
 from services.credits import Wanted
 
 
@@ -50,11 +50,15 @@ def snapshot(account_id: str, wanted: Wanted | None = None) -> Iterator[tuple[Co
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """One account at one moment, with the tokens that were wanted. `issued` are the totals of the lots, by kind."""
+    """One account at one moment, with the tokens that were wanted. `issued` are the totals of the lots, by kind.
+
+    It is complete where nothing that is due has still to be written and no counter of caps has still to be read.
+    """
 
     book: Book
     tokens: dict[str, Token]
     issued: dict[str, int]
+    is_complete: bool
 
 
 def current(account_id: str, wanted: Wanted | None = None) -> Sight:
@@ -62,30 +66,32 @@ def current(account_id: str, wanted: Wanted | None = None) -> Sight:
 
     What is due has been written. Raises AccountNotFound, DatabaseBusy.
     """
-    engine, wanted = db.engine, wanted or Wanted()
     for _ in range(3):
-        terms = catalog.current()
-        questions = [*credits.questions(engine, [account_id], wanted), _issued(engine, account_id)]
-        *results, issued = glance(engine, questions)
-        by_id, tokens = credits.assemble(results, wanted, terms)
-        if account_id not in by_id:
+        sight = look([account_id], wanted or Wanted()).get(account_id)
+        if sight is None:
             raise AccountNotFound()
-        if _is_due(by_id[account_id]):
+        if sight.is_complete:
+            return sight
+        if _is_due(sight.book):
             credits.touch(account_id)
-        elif not credits.unread_counters(by_id, wanted):
-            return Sight(by_id[account_id], tokens, dict(issued))
     raise DatabaseBusy()
 
 
-def _issued(engine: Engine, account_id: str) -> Statement:
-    mark = "?" if engine.dialect.name == "sqlite" else "%s"
-    sql = f"""SELECT kind, sum(issued - removed) AS issued FROM lots
-        WHERE account_id = {mark} AND (kind <> 'allowance' OR current) GROUP BY kind"""  # noqa: S608
-    return Statement(sql, (account_id,), reads=_kind_sum, reads_json=_kind_sum, columns=("kind", "issued"))
-
-
-def _kind_sum(row: Sequence[Any]) -> tuple[str, int]:
-    return row[0], int(row[1])
+def look(account_ids: Collection[str], wanted: Wanted) -> dict[str, Sight]:
+    """All accounts of these that there are, in one round trip; some may not be complete."""
+    engine, terms = db.engine, catalog.current()
+    standing = "account_id IN ? AND (kind <> 'allowance' OR current)"
+    issued = LOTS.sums(engine, ("account_id", "kind"), "issued - removed", standing, sorted(set(account_ids)))
+    *results, sums = glance(engine, [*credits.questions(engine, account_ids, wanted), issued])
+    by_id, tokens = credits.assemble(results, wanted, terms)
+    late = {account_id for account_id, _, _ in credits.unread_counters(by_id, wanted)}
+    totals: dict[str, dict[str, int]] = {account_id: {} for account_id in by_id}
+    for account_id, kind, total in sums:
+        totals[account_id][kind] = total
+    return {
+        account_id: Sight(book, tokens, totals[account_id], account_id not in late and not _is_due(book))
+        for account_id, book in by_id.items()
+    }
 
 
 def _is_due(book: Book) -> bool:

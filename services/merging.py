@@ -1,39 +1,57 @@
-"""Group commit: calls that arrive while another is being written are written together by one of their threads.
+"""Group commit: calls that arrive while another is being written are written together by one of them.
 
 The database sees one transaction instead of many, which is what makes an account with many callers no slower than
 many accounts. Nothing waits for company: a lone call is written at once.
+
+Threads that all have work to do spend much of their time on waiting for each other, as the interpreter runs one of them
+at a time. So a thread may also run many calls `side_by_side`: what they merge is one group without anybody waiting.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from typing import Any, Generic, Protocol, TypeVar
+
+from greenlet import getcurrent, greenlet
 
 T = TypeVar("T")
 R = TypeVar("R")
-_NO_TURN = nullcontext()
+
+
+class Turn(Protocol):
+    """What one writer at a time has."""
+
+    def __enter__(self) -> object: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+    def is_taken(self) -> bool:
+        """Whether another has it now."""
 
 
 class _Entry(Generic[T, R]):
-    """One call that waits. `wake` is held until a leader has decided the call or made it the next leader."""
+    """One call that waits: until it is decided, or made the leader of those that wait with it."""
 
-    __slots__ = ("decided", "error", "item", "result", "wake")
+    __slots__ = ("company", "decided", "error", "item", "result", "wake")
 
     def __init__(self, item: T) -> None:
         self.item = item
         self.result: R | None = None
         self.error: BaseException | None = None
         self.decided = False
-        self.wake = threading.Lock()
-        self.wake.acquire()
+        self.company: Sequence[_Entry[T, R]] = ()
+        """Those beside it in its thread, which its leader decides with it."""
+        self.wake: threading.Lock | None = None
+        """Of one that waits for another thread: held until that has decided."""
 
 
 class Merger(Generic[T, R]):
     """Calls of `work` with one item each, merged into calls with up to `largest`, by at most `leaders` threads.
 
     A leader waits for its `turn` before it looks who else has come: what arrives while others write goes with it.
+    Calls that are side by side in a thread are always one group; that thread does not wait to be a leader.
 
     `work` returns one result for each item, in order, and has no effect when it raises. What it raises for several
     items comes from one of them or from outside: `isolates` tells whether each shall be tried alone.
@@ -44,52 +62,66 @@ class Merger(Generic[T, R]):
         work: Callable[[Sequence[T]], Sequence[R]],
         *,
         isolates: Callable[[BaseException], bool],
-        turn: AbstractContextManager[object] = _NO_TURN,
+        turn: Turn | None = None,
         leaders: int = 1,
         largest: int = 64,
     ) -> None:
-        self._work, self._isolates, self._turn, self._largest = work, isolates, turn, largest
+        self._work, self._isolates, self.turn, self._largest = work, isolates, turn, largest
         self._free_leaders = leaders
         self._waiting: list[_Entry[T, R]] = []
         self._lock = threading.Lock()
 
+    def must_wait(self) -> bool:
+        """Whether it is another writer's turn."""
+        return self.turn is not None and self.turn.is_taken()
+
     def __call__(self, item: T) -> R:
         """What `work` returns for the item. Raises what it raises."""
         entry: _Entry[T, R] = _Entry(item)
-        with self._lock:
-            leads = self._free_leaders > 0
-            if leads:
-                self._free_leaders -= 1
-            else:
-                self._waiting.append(entry)
-        if not leads:
-            entry.wake.acquire()
+        if _beside.hub is not None:
+            _beside.park(self, entry)
+            if not entry.decided:
+                with self._lock:
+                    self._free_leaders -= 1
+        else:
+            self._queue_up(entry)
         if not entry.decided:
             self._lead(entry)
         if entry.error is not None:
             raise entry.error
         return entry.result  # type: ignore[return-value]
 
+    def _queue_up(self, entry: _Entry[T, R]) -> None:
+        """Return when the entry is decided or shall lead."""
+        with self._lock:
+            if self._free_leaders > 0:
+                self._free_leaders -= 1
+                return
+            wake = entry.wake = threading.Lock()
+            wake.acquire()
+            self._waiting.append(entry)
+        wake.acquire()
+
     def _lead(self, entry: _Entry[T, R]) -> None:
-        """Decide this thread's call and those that wait, then hand the lead to the next that came meanwhile."""
-        group = [entry]
+        """Decide this call and those that wait, then hand the lead to the next that came meanwhile."""
+        group = [entry, *entry.company]
         try:
-            with self._turn:
+            with self.turn or nullcontext():
                 with self._lock:
-                    group += self._waiting[: self._largest - 1]
-                    del self._waiting[: self._largest - 1]
+                    room = max(self._largest - len(group), 0)
+                    group += self._waiting[:room]
+                    del self._waiting[:room]
                 self._decide(group)
         finally:
             for other in group:
                 other.decided = True
             with self._lock:
-                following = self._waiting.pop(0) if self._waiting else None
+                following = self._waiting.pop(0) if self._waiting and self._free_leaders >= 0 else None
                 if following is None:
                     self._free_leaders += 1
-            for other in group[1:]:
-                other.wake.release()
-            if following is not None:
-                following.wake.release()
+            for waiting in (*group, following):
+                if waiting is not None and waiting is not entry and waiting.wake is not None:
+                    waiting.wake.release()
 
     def _decide(self, group: list[_Entry[T, R]]) -> None:
         try:
@@ -102,3 +134,51 @@ class Merger(Generic[T, R]):
                 return
             for entry in group:
                 entry.error = error
+
+
+class _Beside(threading.local):
+    """This thread's calls that run side by side, where there are any."""
+
+    hub: greenlet | None = None
+
+    def __init__(self) -> None:
+        self.parked: dict[Merger[Any, Any], list[tuple[_Entry[Any, Any], greenlet]]] = {}
+
+    def park(self, merger: Merger[Any, Any], entry: _Entry[Any, Any]) -> None:
+        """Let the others run until all of them wait; return when the entry is decided or shall lead."""
+        assert self.hub is not None
+        self.parked.setdefault(merger, []).append((entry, getcurrent()))
+        self.hub.switch()
+
+
+_beside = _Beside()
+
+
+def side_by_side(arrived: Callable[[], Iterable[Callable[[], object]]]) -> None:
+    """Run calls in this thread: each until it would merge, then what they merge at once, then each to its end.
+
+    `arrived` gives those that have come since it was asked last. It is asked again while it is another writer's turn.
+    The calls must not raise, and hold nothing when they merge that another of them may wait for.
+    """
+    _beside.hub = getcurrent()
+    try:
+        _begin(arrived())
+        while _beside.parked:
+            # Whoever waits for no other writer first.
+            merger = min(_beside.parked, key=lambda merger: merger.turn is not None)
+            if merger.must_wait() and _begin(arrived()):
+                continue
+            entries = _beside.parked.pop(merger)
+            entries[0][0].company = [entry for entry, _ in entries[1:]]
+            for _, waiting in entries:
+                waiting.switch()
+    finally:
+        _beside.hub = None
+
+
+def _begin(calls: Iterable[Callable[[], object]]) -> int:
+    """Run each to its end or until it waits; how many there were."""
+    begun = 0
+    for begun, call in enumerate(calls, 1):  # noqa: B007
+        greenlet(call).switch()
+    return begun

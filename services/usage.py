@@ -21,7 +21,6 @@ from amounts import MAX_BALANCE, to_credits
 from errors import (
     AccountClosed,
     AccountSuspended,
-    DatabaseBusy,
     HoldNotOpen,
     IdempotencyConflict,
     InsufficientCredits,
@@ -123,6 +122,7 @@ def record(presented: Presented, account_ref: str | None, request: UsageRequest,
         _locate(item)
     except SpillwayError as error:
         raise _token_first(item, error) from None
+    database.forget_reads()
     outcome = _merger()(item)
     if outcome.error is not None:
         alerts.note_refusals([(item.account_id, outcome.error)])
@@ -136,15 +136,12 @@ def _merger() -> Merger[Item, Outcome]:
     if "usage_merger" not in extensions:
         leaders = 1 if database.is_sqlite() else 2
         turn = database.writers_turn()
-        made: Merger[Item, Outcome] = Merger(_spend_located, isolates=_comes_from_one, leaders=leaders, turn=turn)
+        made: Merger[Item, Outcome] = Merger(
+            _spend_located, isolates=database.comes_from_one, leaders=leaders, turn=turn
+        )
         extensions.setdefault("usage_merger", made)
     merger: Merger[Item, Outcome] = extensions["usage_merger"]
     return merger
-
-
-def _comes_from_one(error: BaseException) -> bool:
-    """Whether one of several items may have caused it: an outage is everybody's, and so is the end of the process."""
-    return isinstance(error, Exception) and not isinstance(error, (DatabaseBusy, *database.OUTAGES))
 
 
 def _locate(item: Item) -> None:

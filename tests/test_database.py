@@ -304,7 +304,7 @@ def test_a_deadlock_of_two_transactions_is_resolved_unseen(app: Flask, account: 
     for thread in threads:
         thread.join(120)
     assert failures == []
-    assert sorted(tries.values()) == [1, 2], "one of the two was rolled back and did it again"
+    assert max(tries.values()) > 1, "one of the two, if not both, was rolled back and did it again"
     for account_id, start in ((account, "Acme"), (other, "Other")):
         assert sorted(name_of(account_id).split("+")) == sorted([start, "first", "second"]), "each counted once"
 

@@ -6,13 +6,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 from flask import Flask
 
 from errors import DatabaseBusy
 from services import usage
-from services.merging import Merger
+from services.merging import Merger, side_by_side
 from services.tokens import parse
 from services.usage import UsageRequest
 from tests import factories
@@ -122,3 +123,96 @@ def test_concurrent_usage_is_decided_one_by_one(app: Flask) -> None:
     assert operator.get(f"/balance?account={account}").json["available"] == 0
     listed = operator.get(f"/usage/records?account={account}&limit=100").json["data"]
     assert [record["credits"] for record in listed if record["recorded_at"]].count(1) == 30
+
+
+class AnothersTurn:
+    """A turn that somebody else has until `given_back`. The lock of SQLite's writers in small."""
+
+    def __init__(self, *, taken: bool) -> None:
+        self._lock = threading.Lock()
+        if taken:
+            self._lock.acquire()
+        self.given_back = self._lock.release
+
+    def __enter__(self) -> None:
+        assert self._lock.acquire(timeout=60)
+
+    def __exit__(self, *_exception: object) -> None:
+        self._lock.release()
+
+    def is_taken(self) -> bool:
+        return self._lock.locked()
+
+
+def beside(call: Callable[[int], int], items: Sequence[int]) -> list[int | Exception]:
+    """As `together`, but in this thread."""
+    answers: list[int | Exception] = [0] * len(items)
+
+    def one(position: int) -> None:
+        try:
+            answers[position] = call(items[position])
+        except Exception as error:
+            answers[position] = error
+
+    side_by_side(lambda: [partial(one, position) for position in range(len(items))])
+    return answers
+
+
+class TestSideBySide:
+    def test_they_are_one_group(self) -> None:
+        work = Work()
+        call = merger(work)
+        assert beside(call, range(13)) == [item * 2 for item in range(13)]
+        assert beside(call, [21]) == [42]
+        assert work.groups == [list(range(13)), [21]]
+
+    def test_one_bad_call_spoils_nobody_elses(self) -> None:
+        answers = beside(merger(Work()), [1, 2, 13, 3])
+        assert [answers[0], answers[1], answers[3]] == [2, 4, 6]
+        assert isinstance(answers[2], ValueError)
+
+    def test_an_outage_is_told_to_everybody(self) -> None:
+        call = merger(Work())
+        assert {type(answer) for answer in beside(call, [99, 1, 2])} == {DatabaseBusy}
+        assert beside(call, [5]) == [10]
+
+    def test_each_goes_on_by_itself_and_may_merge_again(self) -> None:
+        work = Work()
+        call = merger(work)
+        assert beside(lambda item: call(call(item)), [1, 2, 3]) == [4, 8, 12]
+        assert work.groups == [[1, 2, 3], [2, 4, 6]]
+
+    def test_beside_threads_nobody_is_lost(self) -> None:
+        """A thread that runs calls side by side leads beside the threads' leaders, and decides for theirs too."""
+        work = Work()
+        call = merger(work, leaders=1, largest=5)
+        with ThreadPoolExecutor(8) as pool:
+            lanes = [pool.submit(beside, call, range(200 + 10 * lane, 207 + 10 * lane)) for lane in range(6)]
+            alone = [pool.submit(call, item) for item in range(100, 140)]
+            assert [future.result(timeout=60) for future in alone] == [item * 2 for item in range(100, 140)]
+            for number, lane in enumerate(lanes):
+                assert lane.result(timeout=60) == [(200 + 10 * number + item) * 2 for item in range(7)]
+        assert together(call, [7, 8]) == [14, 16]
+        assert len([item for group in work.groups for item in group]) == 40 + 6 * 7 + 2
+
+    def test_who_comes_while_others_write_goes_along_and_who_only_reads_waits_for_nobody(self) -> None:
+        turn, writes, reads = AnothersTurn(taken=True), Work(), Work()
+        write: Merger[int, int] = Merger(writes, isolates=lambda _: True, turn=turn)
+        read = merger(reads, leaders=100)
+        done: list[int] = []
+        arrivals = [
+            [lambda: done.append(write(1)), lambda: done.append(read(10))],
+            [lambda: done.append(write(2)), lambda: done.append(read(20))],
+            [lambda: done.append(write(3))],
+        ]
+
+        def arrived() -> Sequence[Callable[[], object]]:
+            if not arrivals:
+                assert done == [20, 40], "those who only read have been answered"
+                turn.given_back()
+                return []
+            return arrivals.pop(0)
+
+        side_by_side(arrived)
+        assert (writes.groups, reads.groups) == ([[1, 2, 3]], [[10], [20]])
+        assert done == [20, 40, 2, 4, 6]
