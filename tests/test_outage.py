@@ -42,6 +42,12 @@ def ask(server: servers.Server, method: str, path: str, token: str, body: Any = 
     return answer.status, answer.headers, json.loads(text)
 
 
+def served(*request: Any) -> Any:
+    """The answer, unless it is to ask again: one of the workers may have come back before the other."""
+    answer = ask(*request)
+    return answer if answer[0] != 503 else None
+
+
 @pytest.mark.slow
 def test_postgresql_goes_and_comes_back(tmp_path: Path, postgresql: Embedded) -> None:
     maker = databases.Postgresql(tmp_path, postgresql.address)
@@ -70,9 +76,10 @@ def test_postgresql_goes_and_comes_back(tmp_path: Path, postgresql: Embedded) ->
 
             postgresql.start()
             until(server.is_ready)
-            status, headers, _ = ask(server, "POST", "/api/v1/usage", token, usage)
+            status, headers, _ = until(lambda: served(server, "POST", "/api/v1/usage", token, usage))
             assert status == 200 and headers["Idempotent-Replayed"] == "true"
-            assert ask(server, "GET", "/api/v1/balance?account=acme", token)[2]["available"] == 99
+            answer = until(lambda: served(server, "GET", "/api/v1/balance?account=acme", token))
+            assert answer[2]["available"] == 99
             assert servers.quick_command(environ, "ledger", "verify").returncode == 0
 
 
