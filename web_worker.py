@@ -167,10 +167,15 @@ class FastLane:
         return since is not None and time.monotonic() - since > _STUCK_SECONDS
 
     def _run(self) -> None:
-        while True:
-            side_by_side(partial(self._arrived, iter([_STAY_SECONDS])))
-            self._busy_since = None
-            self._look_round()
+        try:
+            while True:
+                side_by_side(partial(self._arrived, iter([_STAY_SECONDS])))
+                self._busy_since = None
+                self._look_round()
+        except BaseException:
+            self._worker.log.exception("The fast lane has failed, and with it the worker: another will be started")
+            self._busy_since = 0.0  # the threads serve all who come now
+            self._worker.handle_exit(None, None)
 
     def _arrived(self, patience: Iterator[float]) -> Iterator[Callable[[], None]]:
         """What has come; only the first time it waits for something to come, and not at all when it is stuck."""
