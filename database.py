@@ -118,9 +118,9 @@ def configure(app: Flask) -> None:
     event.listen(db.session, "do_orm_execute", _refuse_statement)
 
 
-_SIZES = "wal_autocheckpoint=4000", "cache_size=-1000"
-"""Pages until what was written over and over goes from the log to its place, once for all of it; and kilobytes for each
-connection, of which a process may have dozens: the system remembers the pages too."""
+_SIZES = "wal_autocheckpoint=40000", "cache_size=-1000"
+"""Pages of a log that nobody looks after (`write_ahead_log`) until a commit does; and kilobytes for each connection,
+of which a process may have dozens: the system remembers the pages too."""
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:

@@ -100,6 +100,7 @@ def post_worker_init(worker: Any) -> None:
 
     The first also asks Stripe for the catalog, whoever runs the jobs: the start itself never waits for Stripe.
     """
+    import write_ahead_log
     from jobs import scheduler
 
     # What is there now stays: looking for garbage among it took a twentieth of the time, and in long pauses.
@@ -107,6 +108,7 @@ def post_worker_init(worker: Any) -> None:
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
     log.gather_requests()
+    write_ahead_log.keep_short(worker.app.wsgi())
     if _first_worker.acquire(block=False):
         scheduler.sync_catalog_in_worker(worker.app.wsgi())
     if _settings.scheduler == "embedded":

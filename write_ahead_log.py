@@ -1,0 +1,54 @@
+"""SQLite's write-ahead log, moved to its place beside the writers.
+
+Left to itself SQLite does that in the commit that makes the log too long, and everybody waits for the disk meanwhile.
+Most of it needs no lock. What has come until then is little; it is moved while nobody writes, as only a log of which
+everything has been moved begins anew, and else it would grow for ever.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import suppress
+
+from flask import Flask
+
+import database
+from extensions import db
+
+_PAUSE_SECONDS = 0.25
+LONG = 10_000
+"""Pages of a log that shall begin anew."""
+
+
+def keep_short(app: Flask) -> None:
+    """Have a thread of this process look after the log; with PostgreSQL there is none."""
+    with app.app_context():
+        if not database.is_sqlite():
+            return
+    threading.Thread(target=_look_after, args=(app,), name="write-ahead-log", daemon=True).start()
+
+
+def _look_after(app: Flask) -> None:
+    with app.app_context():
+        while True:
+            time.sleep(_PAUSE_SECONDS)
+            with suppress(*database.OUTAGES):  # what could not be moved now can be next time
+                move()
+
+
+def move(long: int = LONG) -> None:
+    """Move what can be moved; where the log is long all of it, and let no writer in meanwhile."""
+    if _move() > long:
+        with database.writers_turn():
+            _move()
+
+
+def _move() -> int:
+    """How many pages the log has. It moves nothing where another process is about it."""
+    borrowed = db.engine.raw_connection()
+    try:
+        is_busy, pages, _ = borrowed.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    finally:
+        borrowed.close()
+    return 0 if is_busy else int(pages)
