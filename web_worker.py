@@ -268,7 +268,8 @@ class Headcount:
             self._of[worker.place] = worker.nr_conns
 
     def is_ahead(self, worker: Any) -> bool:
-        return bool(worker.nr_conns > min([count for count in self._of if count != _NOBODY], default=0))
+        others = (count for place, count in enumerate(self._of) if count != _NOBODY and place != worker.place)
+        return any(count < worker.nr_conns for count in others)
 
 
 headcount = Headcount()

@@ -181,6 +181,9 @@ class TestHeadcount:
         assert headcount.is_ahead(other) and headcount.is_ahead(most)
         headcount.leave(fewest)
         assert not headcount.is_ahead(other) and headcount.is_ahead(most)
+        headcount.leave(other)
+        most.nr_conns += 5  # not noted yet
+        assert not headcount.is_ahead(most), "there is nobody else"
 
     def test_places_are_used_again_and_there_may_be_too_few(self) -> None:
         headcount = Headcount(most=2)
