@@ -118,7 +118,7 @@ def configure(app: Flask) -> None:
     event.listen(db.session, "do_orm_execute", _refuse_statement)
 
 
-_SIZES = "wal_autocheckpoint=40000", "cache_size=-1000"
+_SIZES = "wal_autocheckpoint=40000", "cache_size=-2000"
 """Pages of a log that nobody looks after (`write_ahead_log`) until a commit does; and kilobytes for each connection,
 of which a process may have dozens: the system remembers the pages too."""
 

@@ -16,8 +16,9 @@ from flask import Flask
 import database
 from extensions import db
 
-_PAUSE_SECONDS = 0.25
-LONG = 10_000
+_PAUSE_SECONDS = 2
+"""Long enough that most pages are written several times meanwhile, and moved once."""
+LONG = 20_000
 """Pages of a log that shall begin anew."""
 
 
@@ -40,6 +41,7 @@ def _look_after(app: Flask) -> None:
 def move(long: int = LONG) -> None:
     """Move what can be moved; where the log is long all of it, and let no writer in meanwhile."""
     if _move() > long:
+        _move()  # what came meanwhile, so that very little is left for which writers have to wait
         with database.writers_turn():
             _move()
 
