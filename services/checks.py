@@ -59,6 +59,8 @@ def _see(presented: Presented, account_ref: str | None, subject: str | None = No
     sight = _merger()(spender)
     if sight is None:
         raise AccountNotFound()
+    if not sight.is_complete:  # alone: whatever keeps this account from being brought up to date is nobody else's
+        sight = balances.current(account_id, _wanted([spender]))
     row = sight.tokens.get(presented.token_id)
     caller = tokens.check(row, presented, "read", sight.book.now)
     tokens.note_use(row, sight.book.now)
@@ -76,15 +78,9 @@ def _merger() -> Merger[Spender, balances.Sight | None]:
 
 
 def _look(spenders: Sequence[Spender]) -> list[balances.Sight | None]:
-    """What each of them sees; None for an account that is not there."""
+    """What each of them sees, complete or not; None for an account that is not there."""
     seen = balances.look({spender.account_id for spender in spenders}, _wanted(spenders))
-    return [_complete(spender, seen.get(spender.account_id)) for spender in spenders]
-
-
-def _complete(spender: Spender, sight: balances.Sight | None) -> balances.Sight | None:
-    if sight is None or sight.is_complete:
-        return sight
-    return balances.current(spender.account_id, _wanted([spender]))
+    return [seen.get(spender.account_id) for spender in spenders]
 
 
 def _wanted(spenders: Sequence[Spender]) -> Wanted:
