@@ -7,10 +7,12 @@ import http.client
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +22,7 @@ from sqlalchemy.engine import make_url
 
 from tests import servers
 from tests.databases import Sqlite
-from web_worker import Headcount
+from web_worker import FastLane, Headcount
 
 _PATIENCE_SECONDS = 60
 
@@ -164,6 +166,56 @@ def test_it_ends_while_clients_are_connected(shop: Shop) -> None:
     for connection in connections:
         shop.balance(connection)
     assert shop.server.stop() == 0
+
+
+class Failing:
+    """A worker with a fault of its own in it: it can take no connection back."""
+
+    alive = True
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.ended = threading.Event()
+        self.log = SimpleNamespace(exception=self.told.append)
+        self.method_queue = SimpleNamespace(defer=self._fail)
+
+    def _fail(self, *_arguments: object) -> None:
+        raise RuntimeError("a fault")
+
+    def handle_in_lane(self, conn: Any) -> bool:
+        conn.sock.sendall(conn.sock.recv(4096)[:4])
+        return True
+
+    def handle_exit(self, _signal: object, _frame: object) -> None:
+        self.ended.set()
+
+
+class Connected:
+    """A connection as far as the lane looks at it."""
+
+    is_http2 = False
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.parser = SimpleNamespace(unreader=SimpleNamespace(buf=BytesIO()))
+
+
+def test_a_lane_that_fails_ends_its_worker_and_takes_nobody_any_more() -> None:
+    worker = Failing()
+    lane = FastLane(worker)  # type: ignore[arg-type]
+    here, there = socket.socketpair()
+    here.settimeout(_PATIENCE_SECONDS)
+    conn = Connected(there)
+    with here, there, lane._bell, lane._button:
+        here.sendall(b"GET /api/v1/balance HTTP/1.1\r\n\r\n")
+        assert lane.take(conn)
+        assert here.recv(4) == b"GET "
+        here.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
+        assert worker.ended.wait(_PATIENCE_SECONDS)
+        assert len(worker.told) == 1
+        there.recv(4096)
+        here.sendall(b"GET /api/v1/balance HTTP/1.1\r\n\r\n")
+        assert not lane.take(conn)
 
 
 class TestHeadcount:
