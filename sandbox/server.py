@@ -1,11 +1,15 @@
 """Serving the sandbox: on a port of its own, in a thread, with as many requests at once as come."""
 
+from __future__ import annotations
+
 import logging
 import secrets
 import socket
 import threading
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
@@ -16,6 +20,9 @@ from sandbox.clock import Clock
 from sandbox.control import Sandbox
 from sandbox.world import World
 
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
 log = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
 
@@ -25,6 +32,24 @@ class Quiet(WSGIRequestHandler):
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         pass
+
+
+def whole(app: WSGIApplication) -> WSGIApplication:
+    """The same app with every answer in one piece, and done with when the server gets it.
+
+    Werkzeug's server does not close an answer whose connection was reset while it was sent, as a browser does that
+    has gone on to another page: the file in it stays open until chance collects it.
+    """
+
+    def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        body: Any = app(environ, start_response)
+        try:
+            return [b"".join(body)]
+        finally:
+            if hasattr(body, "close"):
+                body.close()
+
+    return answer
 
 
 class Running:
@@ -65,7 +90,7 @@ class Running:
             socket.create_connection((self._server.host, self._server.port), timeout=1).close()
         stopping.join()
 
-    def __enter__(self) -> "Running":
+    def __enter__(self) -> Running:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -95,7 +120,7 @@ def start(
     clock = Clock(now, Path(clock_file) if clock_file else None)
     world = World(clock, "", seed or secrets.token_hex(8))
     app = wsgi.create(world)
-    server = make_server(host, port, app, threaded=True, request_handler=Quiet)
+    server = make_server(host, port, whole(app), threaded=True, request_handler=Quiet)
     world.address = (address or f"http://{host}:{server.server_port}").rstrip("/")
     if webhook:
         world.endpoints.append((webhook, secret or "whsec_sandbox"))

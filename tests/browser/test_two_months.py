@@ -17,6 +17,7 @@ from werkzeug.serving import make_server
 
 import database
 from models.user import Mail
+from sandbox.server import whole
 from services import verify
 from tests import factories
 from tests.api.helpers import NO_SIGNUP
@@ -36,7 +37,7 @@ def served(app: Flask) -> Iterator[str]:
     """The test's own app for a browser: its jobs run when the test says so, under the test's clock."""
     port = free_port()
     app.logger.manager.getLogger("werkzeug").disabled = True
-    server = make_server("127.0.0.1", port, app, threaded=True)
+    server = make_server("127.0.0.1", port, whole(app), threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield f"http://127.0.0.1:{port}"

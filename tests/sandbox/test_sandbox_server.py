@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ast
+import gc
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
 import urllib.request
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import stripe
@@ -51,6 +55,22 @@ def test_ticking_sandbox_follows_the_file(tmp_path: Path) -> None:
         file.write_text("2026-12-21T10:00:00Z")
         until(lambda: "customer.subscription.trial_will_end" in receiver.types)
     receiver.close()
+
+
+def test_browser_that_goes_on_to_another_page_leaves_no_file_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: left.append(unraisable.exc_value))
+    reset = struct.pack("ii", 1, 0)
+    with start() as running:
+        address = urlsplit(running.url)
+        for _ in range(40):
+            with socket.create_connection((str(address.hostname), address.port or 0)) as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+                client.sendall(b"GET /_sandbox/static/sandbox.css HTTP/1.1\r\nHost: sandbox\r\n\r\n")
+                assert client.recv(15) == b"HTTP/1.1 200 OK"
+        assert urllib.request.urlopen(f"{running.url}/_sandbox/static/sandbox.css").read()
+    gc.collect()
+    assert left == []
 
 
 def test_time_stands_runs_and_never_goes_back(shop: Shop) -> None:
