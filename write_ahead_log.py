@@ -7,9 +7,12 @@ everything has been moved begins anew, and else it would grow for ever.
 
 from __future__ import annotations
 
+import fcntl
+import os
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from flask import Flask
 
@@ -23,19 +26,33 @@ LONG = 20_000
 
 
 def keep_short(app: Flask) -> None:
-    """Have a thread of this process look after the log; with PostgreSQL there is none."""
+    """Have a thread of this process look after the log once no other process does; with PostgreSQL there is none."""
     with app.app_context():
-        if not database.is_sqlite():
+        if not database.is_sqlite() or not db.engine.url.database:
             return
     threading.Thread(target=_look_after, args=(app,), name="write-ahead-log", daemon=True).start()
 
 
 def _look_after(app: Flask) -> None:
-    with app.app_context():
+    with app.app_context(), alone(f"{db.engine.url.database}.log-lock"):
         while True:
             time.sleep(_PAUSE_SECONDS)
             with suppress(*database.OUTAGES):  # what could not be moved now can be next time
                 move()
+
+
+@contextmanager
+def alone(path: str) -> Iterator[None]:
+    """Wait until every other process that has come so far is gone: two would move the same pages one after the other.
+
+    The disk is what both would wait for, and with them the writers whose commits it is to keep.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def move(long: int = LONG) -> None:

@@ -47,13 +47,12 @@ class Pace:
 
 @dataclass(slots=True)
 class Site:
-    """`servers` and `books` are by what a row's `on` says; `old` are the accounts with old records on `server`.
+    """`kept`, `servers` and `books` are by what a row's `on` says; `old` are the accounts with old records on `server`.
 
     `sessions` are the cookies of the owners who are logged in, by what `on` says and account.
     """
 
-    store: stores.Store
-    floor_store: stores.Store
+    kept: Mapping[str, stores.Store]
     books: Mapping[str, Books]
     old: list[str]
     servers: Mapping[str, Server]
@@ -68,6 +67,8 @@ class Site:
     def measure(self, row: Row) -> Figure:
         """One row once. Raises BenchmarkError for any wrong answer."""
         self._runs += 1
+        if row.on in self.kept:
+            self.kept[row.on].recall()
         if row.on == "raw":
             return self._raw(row)
         if not row.background:
@@ -110,7 +111,7 @@ class Site:
     def _raw(self, row: Row) -> Figure:
         if self.floor is not None:
             return self.floor.measure(row.load, row.size, row.clients, self.pace.seconds)
-        spec = {"path": self.floor_store.address, "mode": row.load, "size": row.size}
+        spec = {"path": self.kept["raw"].address, "mode": row.load, "size": row.size}
         found = child("benchmarks.raw_sqlite", {**spec, "seconds": self.pace.seconds, "run": f"r{self._runs}"})
         return figure(found["latencies"], found["seconds"], row.size)
 
@@ -140,6 +141,10 @@ class Site:
         finally:
             process.kill()
             process.wait()
+
+    @property
+    def store(self) -> stores.Store:
+        return self.kept["server"]
 
     def soak(self) -> None:
         """Watch the memory of a worker under `single-many` for the pace's minutes."""
@@ -183,8 +188,10 @@ def open_site(kind: str, pace: Pace, folder: Path, bare: Mapping[str, Server], t
             full_env = {**env, "DATABASE_URL": full_store.url}
         old = fill.fill(store, books.hot[0], PERSON, _OLD // _OLD_EACH, _OLD_EACH)
         server = stack.enter_context(_serve("server", env, folder))
-        site = Site(store, floor_store, {"server": books}, old, {**bare, "server": server}, env, folder, pace)
+        kept = {"server": store, "raw": floor_store}
+        site = Site(kept, {"server": books}, old, {**bare, "server": server}, env, folder, pace)
         if pace.full:
+            site.kept = {**kept, "full": full_store}
             site.servers = {**site.servers, "full": stack.enter_context(_serve("full", full_env, folder))}
             site.books = {**site.books, "full": Books(books.token, names[:: FULL_ACCOUNTS // pace.accounts])}
         if kind == "postgresql":

@@ -22,14 +22,19 @@ _LOCK = 7_011_994
 
 @contextmanager
 def _sqlite(engine: Engine) -> Iterator[Connection]:
-    """Foreign keys are off while tables are rebuilt (batch mode), and checked before the commit."""
+    """Foreign keys are off while tables are rebuilt (batch mode), and checked before the commit.
+
+    An index of many rows is sorted in files: it may not fit into memory.
+    """
     with current_app.extensions["writer_lock"], engine.connect() as connection:
         raw: Any = connection.connection.driver_connection
         raw.execute("PRAGMA foreign_keys=OFF")
+        raw.execute("PRAGMA temp_store=FILE")
         try:
             yield connection
         finally:
             connection.rollback()
+            raw.execute("PRAGMA temp_store=MEMORY")
             raw.execute("PRAGMA foreign_keys=ON")
 
 

@@ -75,12 +75,12 @@ class Spender:
 
 @dataclass(slots=True)
 class Wanted:
-    """What to read beside the accounts: usage records by key, tokens, and the cap counters of who spends.
+    """What to read beside the accounts: usage records by account and key, tokens, and the cap counters of who spends.
 
     `counted` are the counters that `questions` asked for.
     """
 
-    keys: Collection[str] = ()
+    keys: Collection[tuple[str, str]] = ()
     token_ids: Collection[str] = ()
     spenders: Collection[Spender] = ()
     counted: list[tuple[str, str, str]] = field(default_factory=list, init=False)
@@ -147,8 +147,9 @@ def questions(
     if tokens:
         questions.append(TOKENS.select(where, "id IN ?", tokens))
     if wanted.keys:
-        keyed = "account_id IN ? AND idempotency_key IN ?"
-        questions.append(RECORDS.select(where, keyed, accounts, list(wanted.keys)))
+        # Each account's own keys: those of a group of callers for all of its accounts would be looked up in vain.
+        keyed, keys = _among(where, ("account_id", "idempotency_key"), sorted(wanted.keys))
+        questions.append(RECORDS.select(where, keyed, *keys))
     capped = database.memory("capped accounts")
     places = {place for spender in wanted.spenders for place in spender.counted(spender.account_id in capped)}
     wanted.counted = sorted(places)
@@ -162,12 +163,20 @@ def _counters(where: Connection | Engine, places: Sequence[tuple[str, str, str]]
     now = clock.now()
     since = agreed.day_of(now), now - _LONGEST_PERIOD
     started = "starts_at >= CASE \"window\" WHEN 'day' THEN ? ELSE ? END"
+    asked, found = _among(where, ("account_id", "scope", "key"), places)
+    return COUNTERS.select(where, f"{asked} AND {started}", *found, *since)
+
+
+def _among(
+    where: Connection | Engine, names: tuple[str, ...], rows: Sequence[tuple[str, ...]]
+) -> tuple[str, list[Sequence[Any]]]:
+    """The condition that the texts in these columns are together one of the `rows`, and its parameters."""
+    columns = ", ".join(names)
     if where.dialect.name == "sqlite":
-        row = "value ->> 0, value ->> 1, value ->> 2"
-        asked = f"(account_id, scope, key) IN (SELECT {row} FROM json_each(?))"  # noqa: S608
-        return COUNTERS.select(where, f"{asked} AND {started}", places, *since)
-    asked = "(account_id, scope, key) IN (SELECT * FROM unnest(?::text[], ?::text[], ?::text[]))"
-    return COUNTERS.select(where, f"{asked} AND {started}", *map(list, zip(*places, strict=True)), *since)
+        row = ", ".join(f"value ->> {number}" for number in range(len(names)))
+        return f"({columns}) IN (SELECT {row} FROM json_each(?))", [rows]  # noqa: S608
+    arrays = ", ".join("?::text[]" for _ in names)
+    return f"({columns}) IN (SELECT * FROM unnest({arrays}))", [list(column) for column in zip(*rows, strict=True)]  # noqa: S608
 
 
 def assemble(

@@ -189,7 +189,7 @@ def _spend_located(items: Sequence[Item]) -> list[Outcome]:
 def _decide_all(located: Sequence[tuple[Item, Outcome]]) -> None:
     items = [item for item, _ in located]
     wanted = Wanted(
-        keys={item.request.idempotency_key for item in items if item.request.idempotency_key is not None},
+        keys={(item.account_id, key) for item in items if (key := item.request.idempotency_key) is not None},
         token_ids={item.presented.token_id for item in items},
         spenders={Spender(item.account_id, item.presented.token_id, item.capped, item.subject) for item in items},
     )

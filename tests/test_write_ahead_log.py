@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ from sqlalchemy.engine import make_url
 import database as databases
 import write_ahead_log
 from extensions import db
+from settings import ROOT
 from tests import factories
 
 ON_SQLITE = pytest.mark.parametrize("database", ["sqlite"])
@@ -115,6 +118,26 @@ def test_while_somebody_else_moves_it_nobody_waits(app: Flask, account: str) -> 
         other.cursor().execute("ROLLBACK")
         other.close()
     assert name_of(account) == str(2 * _LONG - 1)
+
+
+def test_one_process_looks_after_it_and_another_when_that_one_is_gone(tmp_path: Path) -> None:
+    path = str(tmp_path / "books.db.log-lock")
+    holds = "import sys, time, write_ahead_log as log\nwith log.alone(sys.argv[1]): print(flush=True); time.sleep(600)"
+    turn = threading.Event()
+
+    def wait() -> None:
+        with write_ahead_log.alone(path):
+            turn.set()
+
+    with subprocess.Popen([sys.executable, "-c", holds, path], cwd=ROOT, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"\n"
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        assert not turn.wait(0.5)
+        other.kill()
+    assert turn.wait(60)
+    waiting.join()
 
 
 @pytest.mark.parametrize("database", ["postgresql"])
