@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -105,6 +106,28 @@ def test_who_reads_an_older_moment_is_not_disturbed_and_delays_it_only(app: Flas
     size = log_of(app)
     write(account, _LONG)
     assert log_of(app) == size, "it has begun anew"
+
+
+@ON_SQLITE
+def test_while_the_disk_takes_it_others_write(app: Flask, account: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk may take long, for the pages lie far apart."""
+    disk, written = os.fdatasync, []
+
+    def in_context() -> None:
+        with app.app_context():
+            write(account, 10)
+
+    def slow_disk(descriptor: int) -> None:
+        writer = threading.Thread(target=in_context)
+        writer.start()
+        writer.join(60)
+        written.append(name_of(account))
+        disk(descriptor)
+
+    write(account, 2 * _LONG)
+    monkeypatch.setattr(os, "fdatasync", slow_disk)
+    write_ahead_log.move(_LONG)
+    assert written == ["9", "9"]
 
 
 @ON_SQLITE
