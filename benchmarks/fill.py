@@ -7,6 +7,7 @@ that grew. Each account has an owner who can log in, with the password of the pe
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -153,6 +154,7 @@ def fill(store: Store, model: str, person: str, accounts: int, records: int, tel
             _NUMBERS.drop_all(connection)
             for statement in _AFTERWARDS[store.kind]:
                 connection.execute(text(statement))
+        os.sync()  # books that grew are on the disk: the system shall not write them while something is measured
     finally:
         engine.dispose()
     return [external_id(number) for number in range(1, accounts + 1)]
