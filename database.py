@@ -121,7 +121,7 @@ def configure(app: Flask) -> None:
 _SIZES = "wal_autocheckpoint=100000", "cache_size=-2000", "temp_store=MEMORY"
 """Pages of a log that nobody looks after (`write_ahead_log`) until a commit does; kilobytes for each connection, of
 which a process may have dozens: the system remembers the pages too; and where a statement of many rows keeps what it
-changes until it is over. In files, that was a third of all that was written."""
+changes until it is over. In files, that was two fifths of all that was written."""
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:

@@ -150,6 +150,20 @@ def test_keys_belong_to_one_account(service: Api, acme: str) -> None:
     assert held == [answer.status for answer in given] == [201, 201]
 
 
+def test_keys_of_accounts_that_spend_together_are_told_apart(operator: Api) -> None:
+    """Each account has used one of two keys; now all four pairs come in one request."""
+    open_account(operator, credits=100)
+    open_account(operator, "other", 100)
+    ref_of = {"a": "acme", "b": "other"}
+    old = {ref: operator.post("/usage", {"account": ref, "credits": 1}, key=key).json for key, ref in ref_of.items()}
+    pairs = [(ref, key) for ref in ref_of.values() for key in ref_of]
+    records = [{"account": ref, "credits": 1, "idempotency_key": key} for ref, key in pairs]
+    results = operator.post("/usage/batch", {"records": records}).json["results"]
+    assert [result["status"] for result in results] == [200, 201, 201, 200]
+    assert [results[0]["record"], results[3]["record"]] == [old["acme"], old["other"]]
+    assert len({result["record"]["id"] for result in results}) == 4
+
+
 def test_usage_batch_and_capture_share_one_family_and_holds_and_grants_have_their_own(operator: Api) -> None:
     open_account(operator, credits=100)
     body = {"account": "acme", "credits": 1}
