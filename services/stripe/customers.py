@@ -88,9 +88,13 @@ def _make(account_id: str) -> str:
 
 
 def _generation(account_id: str) -> int:
-    """How many customers the account has had: after one was deleted, the next is another one."""
+    """How many customers the account has lost: after one was deleted, the next is another one.
+
+    One that somebody has made since we looked does not count: ours is to be the same.
+    """
     db.session.rollback()  # what this session has read may be older than the newest row
-    query = select(func.count()).select_from(StripeCustomer).where(StripeCustomer.account_id == account_id)
+    lost = StripeCustomer.account_id == account_id, StripeCustomer.deleted_at.is_not(None)
+    query = select(func.count()).select_from(StripeCustomer).where(*lost)
     return int(db.session.scalar(query) or 0)
 
 

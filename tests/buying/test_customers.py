@@ -52,6 +52,15 @@ class TestMaking:
         found = at_once(*[lambda: inside(stripe, customers.ensure, account_id)] * 8)
         assert len(set(found)) == len(at_stripe(stripe)) == 1
 
+    def test_who_looked_before_another_made_it_makes_the_same(
+        self, stripe: StripeWorld, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        account_id = factories.account(stripe.app)
+        first = inside(stripe, customers.ensure, account_id)
+        monkeypatch.setattr(customers, "of_account", lambda _account_id: None)
+        assert inside(stripe, customers.ensure, account_id) == first
+        assert len(at_stripe(stripe)) == 1
+
     def test_a_crash_after_stripe_made_it_is_made_good(self, stripe: StripeWorld) -> None:
         account_id = factories.account(stripe.app)
         stripe.sandbox.control.fault("error", path="/v1/customers/", times=3)
