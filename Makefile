@@ -32,8 +32,9 @@ run: setup ## Set up, migrate the database and serve on HOST:PORT
 demo: setup ## Try it with sample data and a stand-in for Stripe
 	@exec $(PY) -m demo $(ARGS)
 
+# What is compiled is kept, also where the environment says not to: each process would compile all tests anew.
 test: setup ## Run the tests on SQLite and PostgreSQL; make test ARGS="-k holds"
-	@$(PY) -m pytest $(ARGS)
+	@PYTHONDONTWRITEBYTECODE= $(PY) -m pytest $(ARGS)
 
 lint: setup ## Check style, types, import rules and migration drift
 	@$(PY) -m ruff check .

@@ -82,10 +82,10 @@ def _refuse_memory(folder: Path) -> None:
 
 def _announce(plans: dict[str, list[rows.Row]], pace: Pace, folder: Path, console: Console) -> None:
     """Say what the run will take. Raises BenchmarkError when the disk has no room for it."""
-    needs = plan.needs(plans, rounds=pace.rounds, each=pace.warm_up + pace.seconds, full=pace.full)
+    needs = plan.needs(plans, rounds=pace.rounds, each=pace.warm_up + pace.seconds, full=pace.full, soak=pace.soak)
     free = shutil.disk_usage(folder).free / 1e9
     filling = f" ({needs.filling:.0f} of them to write {pace.full:,} old records)" if pace.full else ""
-    told = f"About {needs.minutes + pace.soak:.0f} minutes{filling} and {needs.gigabytes:.1f} GB in {folder}"
+    told = f"About {needs.minutes:.0f} minutes{filling} and {needs.gigabytes:.1f} GB in {folder}"
     console.print(f"{told}, which has {free:.0f} GB free; all of it is removed in the end.", soft_wrap=True)
     if free < needs.gigabytes * 1.2:
         raise BenchmarkError(f"{folder} is too full: name another folder with --folder, or take fewer --full records")

@@ -55,13 +55,15 @@ _BESIDE = 1.2
 """Seconds that one measurement takes beside its load: a process started, answers waited for."""
 _SET_UP = {"sqlite": (0.5, 0.3), "postgresql": (0.7, 1.5)}
 """Minutes and GB of what does not depend on the old records."""
+_SOAKED = 0.12
+"""Million records that a minute of `single-many` makes at most."""
 
 
-def needs(plans: Mapping[str, list[Row]], *, rounds: int, each: float, full: int) -> Needs:
-    """Roughly; `each` is how many seconds the load of one measurement takes."""
+def needs(plans: Mapping[str, list[Row]], *, rounds: int, each: float, full: int, soak: float = 0.0) -> Needs:
+    """Roughly; `each` is how many seconds the load of one measurement takes, `soak` the minutes on each database."""
     millions = full / 1e6 if has_full(plans) else 0.0
     filling = sum(_FILL[kind][0] for kind in plans) * millions
     measuring = rounds * sum(map(len, plans.values())) * (each + _BESIDE) / 60
     set_up = sum(_SET_UP[kind][0] for kind in plans)
-    gigabytes = sum(_SET_UP[kind][1] + _FILL[kind][1] * millions for kind in plans)
-    return Needs(filling, filling + measuring + set_up, gigabytes)
+    gigabytes = sum(_SET_UP[kind][1] + _FILL[kind][1] * (millions + _SOAKED * soak) for kind in plans)
+    return Needs(filling, filling + measuring + set_up + soak * len(plans), gigabytes)

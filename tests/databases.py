@@ -111,11 +111,6 @@ def _named(root: str, name: str) -> str:
     return urlunsplit(urlsplit(root)._replace(path=f"/{name}"))
 
 
-def _administer(root: str, statement: str) -> None:
-    with psycopg.connect(root.replace("postgresql+psycopg", "postgresql"), autocommit=True) as connection:
-        connection.execute(statement)  # type: ignore[call-overload]
-
-
 class Sqlite:
     """Hands out copies of one migrated SQLite file."""
 
@@ -141,9 +136,23 @@ class Postgresql:
 
     def __init__(self, folder: Path, root: str) -> None:
         self._root = root
+        self._connection = self._connect()
         self._template = f"template_{uuid.uuid4().hex}"
-        _administer(root, f"CREATE DATABASE {self._template}")
+        self._administer(f"CREATE DATABASE {self._template}")
         migrate(make_settings(folder / "instance", self._url(self._template)))
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        return psycopg.connect(self._root.replace("postgresql+psycopg", "postgresql"), autocommit=True)
+
+    def _administer(self, statement: str) -> None:
+        """On one connection for all tests of a worker: the server starts a process for each."""
+        try:
+            self._connection.execute(statement)  # type: ignore[call-overload]
+        except psycopg.OperationalError:
+            if not self._connection.broken:
+                raise
+            self._connection = self._connect()  # the test stopped the server meanwhile
+            self._connection.execute(statement)  # type: ignore[call-overload]
 
     def _url(self, name: str) -> str:
         return _named(self._root, name).replace("postgresql://", "postgresql+psycopg://")
@@ -152,11 +161,12 @@ class Postgresql:
     def copy(self) -> Iterator[str]:
         """The address of a fresh migrated database."""
         name = f"test_{uuid.uuid4().hex}"
-        _administer(self._root, f"CREATE DATABASE {name} TEMPLATE {self._template} STRATEGY file_copy")
+        self._administer(f"CREATE DATABASE {name} TEMPLATE {self._template} STRATEGY file_copy")
         try:
             yield self._url(name)
         finally:
-            _administer(self._root, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+            self._administer(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
     def close(self) -> None:
-        _administer(self._root, f"DROP DATABASE IF EXISTS {self._template} WITH (FORCE)")
+        self._administer(f"DROP DATABASE IF EXISTS {self._template} WITH (FORCE)")
+        self._connection.close()

@@ -74,6 +74,8 @@ def test_books_are_filled_only_for_rows_that_are_on_them() -> None:
     assert plan.has_full(many)
     assert plan.needs(few, rounds=1, each=1, full=5_000_000).filling == 0
     assert plan.needs(many, rounds=1, each=1, full=5_000_000).gigabytes > 3
+    soaked = plan.needs(few, rounds=1, each=1, full=0, soak=60)
+    assert soaked.minutes > 60 and soaked.gigabytes > 3
 
 
 def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path: Path) -> None:

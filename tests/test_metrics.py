@@ -27,6 +27,7 @@ from models.stripe import WebhookEvent
 from services import leases, mailer
 from tests import factories, servers
 from tests.databases import Sqlite
+from tests.waiting import until
 
 Sample = tuple[str, frozenset[tuple[str, str]]]
 
@@ -274,7 +275,7 @@ def test_sums_over_workers_are_right_and_outlive_them(environ: dict[str, str], t
         caller = Caller(server, token)
         assert caller.post("/api/v1/accounts", {"external_id": "acme", "name": "Acme"}) == 201
         _sums_are_right(caller)
-        assert all(_counts(folders(environ)[0], pid) for pid in server.workers()), "one worker did everything"
+        until(lambda: all(_counts(folders(environ)[0], pid) for pid in server.workers()) or _ask_again(caller))
         _never_fall(server, caller)
         files = list(folders(environ)[0].glob("*.db"))
         assert len(files) <= 2 * 4, files  # of master, workers and the dead
@@ -305,7 +306,14 @@ def _sums_are_right(caller: Caller) -> None:
 def _counts(folder: Path, pid: int) -> bool:
     """Whether the process has counted requests of its own."""
     file = folder / f"counter_{pid}.db"
-    return any("http_requests" in key for key, *_ in MmapedDict.read_all_values_from_file(str(file)))
+    return file.exists() and any("http_requests" in key for key, *_ in MmapedDict.read_all_values_from_file(str(file)))
+
+
+def _ask_again(caller: Caller) -> None:
+    """On a busy machine one worker may have been quick enough for everybody, before the other came to it."""
+    body = {"account": "acme", "credits": "0.25"}
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(lambda _: caller.post("/api/v1/usage", body, "k0"), range(20))) == {200}
 
 
 def _never_fall(server: servers.Server, caller: Caller) -> None:

@@ -81,6 +81,7 @@ def test_postgresql_goes_and_comes_back(tmp_path: Path, postgresql: Embedded) ->
             answer = until(lambda: served(server, "GET", "/api/v1/balance?account=acme", token))
             assert answer[2]["available"] == 99
             assert servers.quick_command(environ, "ledger", "verify").returncode == 0
+    maker.close()
 
 
 @contextmanager

@@ -12,7 +12,6 @@ import pytest
 import schemathesis
 from flask import Flask
 from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS
 from schemathesis.core import NOT_SET
@@ -86,6 +85,9 @@ class World:
             case.path_parameters[name] = known[choice % len(known)]
         if isinstance(case.body, dict):
             case.body = self._body(case.body, _fields(case))
+            if case.operation.label == "PUT /controls" and choice % 2:
+                # What is agreed at random is seldom possible: keys of nothing, overage that no plan here has.
+                case.body = {name: told for name, told in case.body.items() if name in ("account", "alert_thresholds")}
         if any(parameter.name == "account" for parameter in case.operation.query):
             case.query = {**(case.query or {}), "account": "acme"}
         if case.operation.label.endswith("/summary"):  # random ranges have too many buckets
@@ -165,9 +167,9 @@ def requests(operation: Any, mode: GenerationMode) -> Iterator[tuple[Any, int]]:
         found: list[tuple[Any, int]] = []
 
         @bounded(EXAMPLES)
-        @given(case=operation.as_strategy(generation_mode=mode), choice=st.integers(0, 1000))
-        def think(case: Any, choice: int) -> None:
-            found.append((case, choice))
+        @given(case=operation.as_strategy(generation_mode=mode))
+        def think(case: Any) -> None:
+            found.append((case, len(found)))
 
         think()
         _KNOWN[operation.label, mode] = found
