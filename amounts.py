@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from decimal import Context, Decimal, InvalidOperation
 
 MICRO = 1_000_000
@@ -45,8 +46,12 @@ def to_micros(value: Decimal | int) -> int:
     return micros
 
 
+@functools.lru_cache(maxsize=10_000, typed=True)
 def to_credits(micros: int) -> int | Decimal:
-    """Credits of an amount of micro-credits, as the JSON number to answer: an int when whole."""
+    """Credits of an amount of micro-credits, as the JSON number to answer: an int when whole.
+
+    Each answer has a dozen, most of them zero or a price that has just been told; an equal Decimal is another amount.
+    """
     whole, rest = divmod(micros, MICRO)
     if not rest:
         return whole

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import secrets
 import threading
@@ -53,6 +54,12 @@ def _encode(number: int, length: int) -> str:
     return "".join(reversed(pairs))[-length:]
 
 
+@functools.lru_cache(maxsize=64)
+def _time_text(milliseconds: int) -> str:
+    """Shared by all ids of a millisecond: half of making them."""
+    return _encode(milliseconds, _TIME_CHARS)
+
+
 def new(prefix: str) -> str:
     """`use_` + 10 characters of time + 13 random ones (65 bits): new rows land at the end of their index.
 
@@ -64,7 +71,8 @@ def new(prefix: str) -> str:
     if number <= _stock.last:
         number = _stock.last + 1 + (chance >> 40)
     _stock.last = number
-    return f"{prefix}_{_encode(number, _TIME_CHARS + _RANDOM_CHARS)}"
+    bits = 5 * _RANDOM_CHARS
+    return f"{prefix}_{_time_text(number >> bits)}{_encode(number & ((1 << bits) - 1), _RANDOM_CHARS)}"
 
 
 def short(prefix: str) -> str:

@@ -245,21 +245,38 @@ def _converters(column: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]
 
 def _array(written: Callable[[Any], str]) -> Callable[[Sequence[Any]], str]:
     """PostgreSQL's text of an array. The driver, which asks each element what it is, took a fifth of a batch's time."""
-    return lambda values: "{" + ",".join(["NULL" if value is None else written(value) for value in values]) + "}"
+
+    def array(values: Sequence[Any]) -> str:
+        if None in values:
+            return "{" + ",".join(["NULL" if value is None else written(value) for value in values]) + "}"
+        return "{" + ",".join(map(written, values)) + "}"
+
+    return array
 
 
-def _written(column: Any) -> Callable[[Any], str]:
-    """How PostgreSQL reads a value within an array's text."""
-    if isinstance(column.type, UtcDateTime):
-        return functools.lru_cache(maxsize=10_000)(datetime.isoformat)
-    return _quoted if isinstance(column.type, String) else str
+def _array_of(column: Any) -> Callable[[Sequence[Any]], str]:
+    """How PostgreSQL reads values of a column as an array's text."""
+    if isinstance(column.type, String):
+        return _texts
+    if isinstance(column.type, UtcDateTime):  # a transaction has few of them
+        return _array(functools.lru_cache(maxsize=10_000)(datetime.isoformat))
+    return _array(str)
 
 
 def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-_texts = _array(_quoted)
+def _texts(values: Sequence[str | None]) -> str:
+    """The same of texts, of which hardly any holds what must be quoted within quotes."""
+    if values and None not in values:
+        joined = '","'.join(values)  # type: ignore[arg-type]
+        if joined.count('"') == 2 * len(values) - 2 and "\\" not in joined:
+            return f'{{"{joined}"}}'
+    return _any_texts(values)
+
+
+_any_texts = _array(_quoted)
 
 
 class Rows(Generic[M]):
@@ -278,7 +295,7 @@ class Rows(Generic[M]):
             column.name: column.type.compile(dialect).split(" COLLATE")[0].split("(")[0]
             for column in self.table.columns
         }
-        self._pg_array = {column.name: _array(_written(column)) for column in self.table.columns}
+        self._pg_array = {column.name: _array_of(column) for column in self.table.columns}
         self._row_class = self._make_row_class(model)
         columns, values = self.table.columns, [f"v[{number}]" for number in range(len(self.columns))]
         self._load_sqlite = _compiled("v", values, [_converters(column)[1] for column in columns], self._row_class)

@@ -112,7 +112,7 @@ _HISTORY = {
         "change": "-:price",
         "created_at": _WHEN.format("created_at"),
         "lot_remaining": ":left - k.n * :price",
-        "kind_after": ":total - k.n * :price",
+        "granted_after": ":total - k.n * :price",
         "balance_after": ":total - k.n * :price",
     },
 }

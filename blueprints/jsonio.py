@@ -9,17 +9,17 @@ from typing import Any
 import orjson
 from flask.json.provider import JSONProvider
 
-from errors import MalformedJson, ValidationError
+from errors import MalformedJson, SpillwayError, ValidationError
 
 _MAX_INTEGER_DIGITS = 400
 
 
-def parse(raw: bytes, unchecked: str | None = None) -> Any:
+def parse(raw: bytes, apart: str | None = None) -> Any:
     """The JSON document, numbers with a fraction or exponent as Decimal.
 
     Raises MalformedJson for anything that is not one strict JSON document (NaN, duplicate names, broken UTF-8, nesting
-    too deep to read), ValidationError for text that no database can keep. The member `unchecked` of an object may hold
-    such text: its parts are for the caller to judge with `check_text`.
+    too deep to read), ValidationError for text that no database can keep. Parts of the list `apart` of an object are
+    judged one by one: in the place of one with such text stands the error.
     """
     try:
         value = _DECODER.decode(raw.decode("utf-8"))
@@ -32,11 +32,24 @@ def parse(raw: bytes, unchecked: str | None = None) -> Any:
     except (ValueError, ArithmeticError):
         raise MalformedJson() from None
     if b"\\u" in raw:  # the only way to write what the strict parser does not refuse itself
-        check_text({**value, unchecked: None} if unchecked and isinstance(value, dict) else value)
+        parts = value.get(apart) if apart and isinstance(value, dict) else None
+        if isinstance(parts, list):
+            _check_text({**value, apart: None})
+            value[apart] = [_judged(part) for part in parts]
+        else:
+            _check_text(value)
     return value
 
 
-def check_text(value: Any) -> None:
+def _judged(part: Any) -> Any:
+    try:
+        _check_text(part)
+    except SpillwayError as error:
+        return error
+    return part
+
+
+def _check_text(value: Any) -> None:
     """Raises ValidationError for text that no database can keep, MalformedJson where it is nested too deeply."""
     try:
         _refuse_unstorable(value, "")

@@ -15,7 +15,7 @@ import database
 import metrics
 from extensions import db
 from models.operation import JobRun
-from services import credits, holds, mailer, notices, outgoing, pruning, spikes
+from services import credits, holds, hours, mailer, notices, outgoing, pruning, spikes
 from services.stripe import cards, customers, gateway, inbox, overage, reconcile, subscriptions, topups
 from services.stripe import catalog as stripe_catalog
 
@@ -75,6 +75,11 @@ def _send_outbox(by_hand: bool) -> int:
     return mailer.send_due(by_hand)
 
 
+def _prune(by_hand: bool) -> int:
+    """First the hours that are over take up what was counted in them: then it has served its time as well."""
+    return _until_done(hours.close_due)(by_hand) + pruning.prune()
+
+
 JOBS = {
     job.name: job
     for job in (
@@ -91,7 +96,7 @@ JOBS = {
         Job("spike-alerts", 600, lambda _by_hand: spikes.look()),
         Job("deliver-webhooks", 10, outgoing.deliver_due),
         Job("send-outbox", 15, _send_outbox),
-        Job("prune", 3600, lambda _by_hand: pruning.prune()),
+        Job("prune", 3600, _prune),
     )
 }
 

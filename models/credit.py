@@ -94,7 +94,7 @@ class Lot(Base):
 
 
 class LedgerEntry(Base):
-    """One immutable signed change of one lot. `balance_after` is the account's total, `kind_after` the kind's.
+    """One immutable signed change of one lot, and what the account has afterwards: of each kind, and in all.
 
     On SQLite an account's entries lie together, as its statements read them.
     """
@@ -103,9 +103,12 @@ class LedgerEntry(Base):
     __table_args__ = (
         CheckConstraint("change <> 0", name="change"),
         CheckConstraint("lot_remaining >= 0", name="lot_remaining"),
-        CheckConstraint("kind_after >= 0 AND balance_after >= kind_after", name="after"),
-        Index("ix_ledger_entries_kind", "account_id", "kind", "created_at", "seq"),
-        partial_index("ix_ledger_entries_settled", "cause_id", where="reason = 'settle'"),
+        CheckConstraint(
+            "allowance_after >= 0 AND purchased_after >= 0 AND granted_after >= 0"
+            " AND balance_after = allowance_after + purchased_after + granted_after",
+            name="after",
+        ),
+        partial_index("ix_ledger_entries_cause", "cause_id", where="reason IN ('settle','void')"),
         partial_index("ix_ledger_entries_other", "account_id", "seq", where="reason <> 'usage'"),
         {"sqlite_with_rowid": False},
     )
@@ -119,7 +122,9 @@ class LedgerEntry(Base):
     cause_type: Mapped[str] = mapped_column(String(20))
     cause_id: Mapped[str] = mapped_column(String(100))
     lot_remaining: Mapped[Micros]
-    kind_after: Mapped[Micros]
+    allowance_after: Mapped[Micros]
+    purchased_after: Mapped[Micros]
+    granted_after: Mapped[Micros]
     balance_after: Mapped[Micros]
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 

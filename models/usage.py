@@ -99,11 +99,33 @@ class UsageRecord(Base):
     void_reason: Mapped[str | None] = mapped_column(String(500))
 
 
-class UsageHour(Base):
+class RecentUsage(Base):
     """What an account's records of one hour (by `occurred_at`) with the same labels add up to, voided ones left out.
 
     Kept with every record in its transaction, so that charts need not read the records. A label that is not there is
-    the empty string, which no record has. On SQLite the rows of an account lie together, as its charts read them.
+    the empty string, which no record has. When its hour is over, a row is added to those of the two tables below and
+    goes; so this one stays small, and a record is counted where the last ones were. A void of older usage is counted
+    here as well: then the numbers may be negative.
+    """
+
+    __tablename__ = "recent_usage"
+    __table_args__ = ({"sqlite_with_rowid": False, "postgresql_with": {"fillfactor": "80"}},)
+
+    account_id: Mapped[Id] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
+    hour: Mapped[datetime] = mapped_column(UtcDateTime, primary_key=True)
+    operation: Mapped[str] = mapped_column(String(200), primary_key=True)
+    llm_model: Mapped[str] = mapped_column(String(200), primary_key=True)
+    source: Mapped[str] = mapped_column(String(200), primary_key=True)
+    subject: Mapped[str] = mapped_column(String(255), primary_key=True)
+    records: Mapped[int] = mapped_column(BigInteger)
+    charged: Mapped[Micros]
+    cost: Mapped[Decimal] = mapped_column(ExactDecimal)
+
+
+class UsageHour(Base):
+    """The sums of hours that are over, whatever the subject. With the recent ones they are an account's usage.
+
+    On SQLite the rows of an account lie together, as its charts read them.
     """
 
     __tablename__ = "usage_hours"

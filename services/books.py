@@ -17,7 +17,7 @@ from errors import ValidationError
 from models.account import Account, AccountStatus, Subscription
 from models.credit import CapCounter, Hold, HoldState, Kind, LedgerEntry, Lot, Reason
 from models.token import Token
-from models.usage import SubjectHour, UsageHour, UsageRecord
+from models.usage import RecentUsage, UsageRecord
 from rows import Rows
 from services import agreed, overages, waterfall
 from services.agreed import Controls
@@ -30,8 +30,7 @@ HOLDS = Rows(Hold)
 COUNTERS = Rows(CapCounter)
 RECORDS = Rows(UsageRecord)
 TOKENS = Rows(Token)
-HOURS = Rows(UsageHour)
-SUBJECT_HOURS = Rows(SubjectHour)
+RECENT = Rows(RecentUsage)
 SUBSCRIPTIONS = Rows(Subscription)
 
 _NO_COST = Decimal(0)
@@ -87,8 +86,7 @@ class Book:
         self.changed_holds: dict[str, Hold] = {}
         self.changed_records: dict[str, UsageRecord] = {}
         self.changed_counters: dict[tuple[str, str, str], CapCounter] = {}
-        self.added_hours: dict[tuple[Any, ...], UsageHour] = {}
-        self.added_subject_hours: dict[tuple[Any, ...], SubjectHour] = {}
+        self.added_usage: dict[tuple[Any, ...], RecentUsage] = {}
         self._terms = _terms_of(account)
         self.account_changed = False
         self.overage_changed = False
@@ -131,6 +129,8 @@ class Book:
 
     def held(self, *, without: str | None = None, token_id: str | None = None, subject: str | None = None) -> int:
         """Credits in open holds that have not passed their expiry."""
+        if not self.holds:
+            return 0
         return sum(
             hold.amount
             for hold in self.holds.values()
@@ -174,7 +174,8 @@ class Book:
             self._order = None
             self.turned_lots.add(lot.id)
         self.totals[lot.kind] += change
-        if self.remaining > MAX_BALANCE:
+        remaining = self.remaining
+        if remaining > MAX_BALANCE:
             raise ValidationError({"credits": ["The account's balance would pass the largest that can be kept."]})
         self.changed_lots[lot.id] = lot
         self.new_entries.append(
@@ -188,8 +189,10 @@ class Book:
                 cause_type=cause[0],
                 cause_id=cause[1],
                 lot_remaining=lot.remaining,
-                kind_after=self.totals[lot.kind],
-                balance_after=self.remaining,
+                allowance_after=self.totals[Kind.ALLOWANCE],
+                purchased_after=self.totals[Kind.PURCHASED],
+                granted_after=self.totals[Kind.GRANTED],
+                balance_after=remaining,
                 created_at=at or self.now,
             )
         )
@@ -317,22 +320,25 @@ class Book:
     def count_usage(self, record: UsageRecord, sign: int = 1) -> None:
         """Add a record to the sums of its hour; with sign -1 take it out again."""
         hour = record.occurred_at.replace(minute=0, second=0, microsecond=0)
-        labels = {"operation": record.operation, "llm_model": record.llm_model, "source": record.source}
-        sums = {"account_id": self.account.id, "hour": hour, "records": 0, "charged": 0, "cost": _NO_COST}
-        key = (hour, *labels.values())
-        if key not in self.added_hours:
-            self.added_hours[key] = HOURS.make(**sums, **{name: value or "" for name, value in labels.items()})
-        counted: list[UsageHour | SubjectHour] = [self.added_hours[key]]
-        if record.subject is not None:
-            key = (hour, record.subject)
-            if key not in self.added_subject_hours:
-                self.added_subject_hours[key] = SUBJECT_HOURS.make(**sums, subject=record.subject)
-            counted.append(self.added_subject_hours[key])
-        for row in counted:
-            row.records += sign
-            row.charged += sign * record.charged
-            if record.actual_cost is not None:
-                row.cost = EXACT.fma(sign, record.actual_cost, row.cost)
+        labels = (record.operation or "", record.llm_model or "", record.source or "", record.subject or "")
+        row = self.added_usage.get((hour, *labels))
+        if row is None:
+            operation, llm_model, source, subject = labels
+            row = self.added_usage[hour, *labels] = RECENT.make(
+                account_id=self.account.id,
+                hour=hour,
+                operation=operation,
+                llm_model=llm_model,
+                source=source,
+                subject=subject,
+                records=0,
+                charged=0,
+                cost=_NO_COST,
+            )
+        row.records += sign
+        row.charged += sign * record.charged
+        if record.actual_cost is not None:
+            row.cost = EXACT.fma(sign, record.actual_cost, row.cost)
 
     # Caps
 

@@ -21,6 +21,7 @@ from errors import AccountClosed, Forbidden, OverageUnavailable, StripeNotConfig
 from extensions import db
 from models.account import Account
 from models.alert import AlertKind
+from models.base import written
 from models.credit import CapCounter, LedgerEntry, Reason
 from models.token import Token
 from models.usage import UsageRecord
@@ -234,7 +235,7 @@ def _charged(conn: Connection, account_id: str, cap: Cap, start: datetime) -> An
 def _last_reset(conn: Connection, account_id: str) -> int:
     resets = select(func.max(LedgerEntry.seq)).where(
         LedgerEntry.account_id == account_id,
-        LedgerEntry.reason != Reason.USAGE.value,  # as the index says it
+        LedgerEntry.reason != written(Reason.USAGE.value),  # as the index says it
         LedgerEntry.reason == Reason.RESET.value,
     )
     return int(conn.execute(resets).scalar() or 0)

@@ -30,10 +30,9 @@ from services.books import (
     COUNTERS,
     ENTRIES,
     HOLDS,
-    HOURS,
     LOTS,
+    RECENT,
     RECORDS,
-    SUBJECT_HOURS,
     TERMS,
     TOKENS,
     Book,
@@ -264,9 +263,7 @@ def _write(conn: Connection, books: Books) -> None:
         ("state", "amount", "expires_at", "closed_at"),
     )
     add([c for book in all_books for c in book.changed_counters.values()], COUNTERS.insert, "used")
-    sums = ("records", "charged", "cost")
-    add([hour for book in all_books for hour in book.added_hours.values()], HOURS.add, sums)
-    add([hour for book in all_books for hour in book.added_subject_hours.values()], SUBJECT_HOURS.add, sums)
+    add([row for book in all_books for row in book.added_usage.values()], RECENT.add, ("records", "charged", "cost"))
     changed = [book for book in all_books if book.account_changed]
     columns = _SPENT + (TERMS if any(book.terms_changed for book in changed) else ())
     columns += _TOP_UP if any(book.topped_up for book in changed) else ()

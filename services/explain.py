@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 import database
 from amounts import to_credits
 from errors import NotFound
-from models.credit import Hold, Kind, LedgerEntry, Reason
+from models.credit import Hold, LedgerEntry, Reason
 from models.usage import UsageRecord
 from rows import run
 from services import catalog, ledger, rates, records
@@ -70,16 +70,15 @@ def _own_entries(conn: Connection, record: UsageRecord) -> list[LedgerEntry]:
 
 def _later_entries(conn: Connection, record: UsageRecord) -> list[LedgerEntry]:
     """What settled it, what its void gave back, and what of that had expired meanwhile."""
-    settled = run(conn, [ENTRIES.select(conn, "cause_id IN ? AND reason = 'settle'", [record.id])])[0]
-    voided: list[LedgerEntry] = []
-    if record.voided_at is not None:
-        where = "account_id IN ? AND kind IN ? AND created_at = ? AND reason IN ?"
-        kinds, reasons = [kind.value for kind in Kind], [Reason.VOID.value, Reason.EXPIRY.value]
-        then = run(conn, [ENTRIES.select(conn, where, [record.account_id], kinds, record.voided_at, reasons)])[0]
-        given = {e.seq: e.lot_id for e in then if e.reason == Reason.VOID and e.cause_id == record.id}
-        gone = [e for e in then if e.reason == Reason.EXPIRY and given.get(e.seq - 1) == e.lot_id]
-        voided = [e for e in then if e.seq in given] + gone
-    return sorted(settled + voided, key=lambda entry: entry.seq)
+    caused = run(conn, [ENTRIES.select(conn, "cause_id IN ? AND reason IN ('settle','void')", [record.id])])[0]
+    given = {entry.seq: entry.lot_id for entry in caused if entry.reason == Reason.VOID}
+    gone: list[LedgerEntry] = []
+    if given:
+        where = "account_id IN ? AND seq > ? AND seq <= ? AND reason = 'expiry' AND created_at = ?"
+        near = [record.account_id], min(given), max(given) + 1, record.voided_at
+        after = run(conn, [ENTRIES.select(conn, where, *near)])[0]
+        gone = [entry for entry in after if given.get(entry.seq - 1) == entry.lot_id]
+    return sorted(caused + gone, key=lambda entry: entry.seq)
 
 
 def _drawn(entry: LedgerEntry, expires_at: Any) -> dict[str, Any]:

@@ -52,6 +52,8 @@ class Rate:
     needs: tuple[str, ...] = field(init=False, repr=False, compare=False)
     floor_micros: int = field(init=False, repr=False, compare=False)
     ceiling_micros: int | None = field(init=False, repr=False, compare=False)
+    prompt_each: Decimal = field(init=False, repr=False, compare=False)
+    completion_each: Decimal = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         # What every call would work out again is worked out here, once per catalog.
@@ -60,6 +62,8 @@ class Rate:
         put(self, "needs", _needed_inputs(self))
         put(self, "floor_micros", to_micros(self.minimum) if self.minimum is not None else 0)
         put(self, "ceiling_micros", to_micros(self.maximum) if self.maximum is not None else None)
+        put(self, "prompt_each", (self.prompt_per_1k or _ZERO).scaleb(-3, _WIDE))
+        put(self, "completion_each", (self.completion_per_1k or _ZERO).scaleb(-3, _WIDE))
 
 
 Rates = Mapping[tuple[str, str | None], Rate]
@@ -109,9 +113,9 @@ def price(
     if rate.per_unit is not None:
         raw = _WIDE.multiply(rate.per_unit, quantity)
     if rate.prompt_per_1k is not None:
-        raw = _WIDE.fma(rate.prompt_per_1k.scaleb(-3, _WIDE), prompt_tokens, raw)  # type: ignore[arg-type]
+        raw = _WIDE.fma(rate.prompt_each, prompt_tokens, raw)  # type: ignore[arg-type]
     if rate.completion_per_1k is not None:
-        raw = _WIDE.fma(rate.completion_per_1k.scaleb(-3, _WIDE), completion_tokens, raw)  # type: ignore[arg-type]
+        raw = _WIDE.fma(rate.completion_each, completion_tokens, raw)  # type: ignore[arg-type]
     if rate.cost_multiplier is not None:
         if actual_cost is None or credit_value is None:
             raise ValueError("A rate based on cost needs actual_cost and credit_value.")

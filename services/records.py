@@ -202,7 +202,10 @@ def _give_back(conn: Connection, book: Book, record: UsageRecord) -> list[Lot]:
     own = ENTRIES.select(
         conn, "account_id IN ? AND seq > ? AND seq <= ? ORDER BY seq", [record.account_id], first, last
     )
-    settled = ENTRIES.select(conn, "cause_id IN ? AND reason = 'settle' ORDER BY seq", [record.id])
+    # Both reasons, as the index says it: else it would not be used.
+    settled = ENTRIES.select(
+        conn, "cause_id IN ? AND reason IN ('settle','void') AND reason = 'settle' ORDER BY seq", [record.id]
+    )
     entries = [entry for found in run(conn, [own, settled]) for entry in found]
     lots = run(conn, [LOTS.select(conn, "id IN ?", sorted({entry.lot_id for entry in entries}))])[0]
     for lot in lots:

@@ -6,14 +6,14 @@ import statistics
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, union_all
 
 import clock
 from amounts import MICRO, to_credits
 from extensions import db
 from models.account import Account
 from models.alert import Alert, AlertKind
-from models.usage import UsageHour
+from models.usage import RecentUsage, UsageHour
 from services import agreed, alerts, forecast
 
 _DAYS = 28
@@ -30,8 +30,11 @@ def look() -> int:
     """Raise an alert for each account that spikes today, once in its period; how many are new."""
     now = clock.now()
     today = agreed.day_of(now)
-    used = select(UsageHour.account_id).where(UsageHour.hour >= today).group_by(UsageHour.account_id)
-    busy = db.session.scalars(used.having(func.sum(UsageHour.charged) >= _LEAST)).all()
+    kept = (select(table.account_id, table.charged).where(table.hour >= today) for table in (UsageHour, RecentUsage))
+    used = union_all(*kept).subquery().c
+    busy = db.session.scalars(
+        select(used.account_id).group_by(used.account_id).having(func.sum(used.charged) >= _LEAST)
+    ).all()
     return sum(_look_at(account_id, now) for account_id in busy)
 
 

@@ -20,7 +20,9 @@ import clock
 import database
 from amounts import to_credits
 from errors import ValidationError
+from models.account import Account
 from models.credit import Kind, LedgerEntry, Reason
+from models.types import UtcDateTime
 from models.usage import UsageRecord
 from services import balances, bills
 from services.usage import AHEAD, OLDEST
@@ -74,10 +76,8 @@ def month(name: str | None) -> tuple[datetime, datetime]:
 def draw_up(account_id: str, start: datetime, end: datetime) -> Statement:
     """The statement of `[start, end)`, expiries that are due included. Raises AccountNotFound."""
     with balances.snapshot(account_id) as (conn, book):
-        first, opening = _at(conn, account_id, start)
-        last, closing = _at(conn, account_id, end)
-        if last < first:  # only where a clock was set back by more than the whole range
-            last, closing = first, opening
+        first, opening = _at(conn, book.account, start)
+        last, closing = _at(conn, book.account, end)
         return Statement(
             account_id=account_id,
             start=start,
@@ -93,43 +93,36 @@ def draw_up(account_id: str, start: datetime, end: datetime) -> Statement:
         )
 
 
-_LEDGER = LedgerEntry.__table__.c
-_OF_KIND = (_LEDGER.account_id == bindparam("account_id"), _LEDGER.kind == bindparam("kind"))
-_NEWEST = (
-    select(_LEDGER.seq, _LEDGER.kind_after)
-    .where(*_OF_KIND, _LEDGER.created_at < bindparam("before"))
-    .order_by(_LEDGER.created_at.desc(), _LEDGER.seq.desc())
-    .limit(1)
-)
-"""A kind's last entry by time: one step into its index."""
-_NEWEST_BY_NUMBER = (
-    select(_LEDGER.kind_after)
-    .where(*_OF_KIND, _LEDGER.seq <= bindparam("number"))
-    .order_by(_LEDGER.seq.desc())
-    .limit(1)
-)
-"""The same by number, which may have to read many entries of other kinds."""
-_TOTAL = select(_LEDGER.balance_after).where(
-    _LEDGER.account_id == bindparam("account_id"), _LEDGER.seq == bindparam("number")
-)
+_SEARCH = text("""
+    WITH RECURSIVE search (low, step) AS (
+        SELECT CAST(0 AS BIGINT), CAST(:step AS BIGINT)
+        UNION ALL
+        SELECT
+            CASE WHEN (
+                SELECT created_at FROM ledger_entries
+                WHERE account_id = :account_id AND seq >= low + step ORDER BY seq LIMIT 1
+            ) < :moment THEN low + step ELSE low END,
+            step / 2
+        FROM search WHERE step > 0
+    )
+    SELECT seq, allowance_after, purchased_after, granted_after FROM ledger_entries
+    WHERE account_id = :account_id AND seq = (SELECT low FROM search WHERE step = 0)
+""").bindparams(bindparam("moment", type_=UtcDateTime))
 
 
-def _at(conn: Connection, account_id: str, moment: datetime) -> tuple[int, Kinds]:
+def _at(conn: Connection, account: Account, moment: datetime) -> tuple[int, Kinds]:
     """The number up to which entries belong to the time before `moment`, and what each kind had then.
 
-    Entries are written in the order of their times. Should a clock have been set back, one that is dated too early
-    keeps its place in the order, so that neighbouring statements still meet.
+    Entries are written in the order of their times, so the number is found bit by bit, the highest first: a bit is in
+    it if the first entry from there on is dated before `moment`. Should a clock have been set back, some entries get
+    into a neighbouring statement. But statements still meet, whenever each was drawn up: what is written later moves
+    no step of the search unless it too is dated before `moment`, and a later moment never has a lower number.
     """
-    number, balances = 0, {}
-    for kind in Kind:
-        row = conn.execute(_NEWEST, {"account_id": account_id, "kind": kind.value, "before": moment}).first()
-        balances[kind.value] = row.kind_after if row is not None else 0
-        number = max(number, row.seq if row is not None else 0)
-    values = {"account_id": account_id, "number": number}
-    if sum(balances.values()) != (conn.scalar(_TOTAL, values) or 0):
-        for kind in Kind:
-            balances[kind.value] = conn.scalar(_NEWEST_BY_NUMBER, {**values, "kind": kind.value}) or 0
-    return number, balances
+    highest = 1 << account.seq.bit_length() >> 1
+    row = conn.execute(_SEARCH, {"account_id": account.id, "moment": moment, "step": highest}).first()
+    if row is None:
+        return 0, {kind.value: 0 for kind in Kind}
+    return row.seq, {kind.value: getattr(row, f"{kind}_after") for kind in Kind}
 
 
 def _unfunded(conn: Connection, account_id: str, start: datetime, end: datetime) -> int:

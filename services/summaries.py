@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
@@ -16,7 +16,7 @@ from sqlalchemy import BigInteger, Connection, func, select, type_coerce
 import database
 from amounts import EXACT, to_credits
 from errors import ValidationError
-from models.usage import SubjectHour, UsageHour, UsageRecord
+from models.usage import RecentUsage, SubjectHour, UsageHour, UsageRecord
 
 MAX_BUCKETS = 1000
 _RECORD_LABELS: dict[str, Any] = {
@@ -25,11 +25,8 @@ _RECORD_LABELS: dict[str, Any] = {
     "subject": UsageRecord.subject,
     "source": UsageRecord.source,
 }
-_HOUR_LABELS: dict[str, Any] = {
-    "operation": UsageHour.operation,
-    "model": UsageHour.llm_model,
-    "source": UsageHour.source,
-}
+_HOUR_LABELS = {"operation": "operation", "model": "llm_model", "source": "source"}
+"""Columns of the kept sums, whatever the subject."""
 GROUPS = tuple(_RECORD_LABELS)
 _STEPS = {
     "hour": relativedelta(hours=1),
@@ -108,6 +105,16 @@ class _Part:
     records: int
     cost: Decimal
 
+    def plus(self, other: _Part) -> _Part:
+        """Both of them, with the label and the start of this one."""
+        return _Part(
+            self.start,
+            self.label,
+            self.charged + other.charged,
+            self.records + other.records,
+            EXACT.add(self.cost, other.cost),
+        )
+
 
 def _parts(conn: Connection, account_id: str, start: datetime, end: datetime, by: str, step: str) -> Iterator[_Part]:
     """The sums of `[start, end)`: whole hours are kept as sums, of the hours at the edges the records are read."""
@@ -140,45 +147,49 @@ def _of_records(conn: Connection, account_id: str, start: datetime, end: datetim
 
 
 def _of_hours(conn: Connection, account_id: str, start: datetime, end: datetime, by: str, step: str) -> Iterator[_Part]:
-    """Sums per `step` and label over whole hours."""
-    if by != "subject":
-        yield from _of_kept(conn, UsageHour, _HOUR_LABELS[by], account_id, start, end, step)
-        return
-    # Records without a subject are what the sums by subject leave of all.
-    rest: dict[datetime, _Part] = {}
-    for part in _of_kept(conn, UsageHour, None, account_id, start, end, step):
-        rest[_trunc(part.start, step)] = part
-    for part in _of_kept(conn, SubjectHour, SubjectHour.subject, account_id, start, end, step):
-        yield part
-        key = _trunc(part.start, step)
-        whole = rest[key]
-        rest[key] = replace(
-            whole,
-            charged=whole.charged - part.charged,
-            records=whole.records - part.records,
-            cost=EXACT.subtract(whole.cost, part.cost),
-        )
-    yield from (part for part in rest.values() if part.records)
+    """Sums per `step` and label over whole hours: of those that are over, with what is not yet added to them."""
+
+    def kept(table: Any, label: str | None) -> list[_Part]:
+        return _of_kept(conn, table, label, account_id, start, end, step)
+
+    if by == "subject":
+        subjects = kept(SubjectHour, "subject")
+        # Records without a subject are what the sums by subject leave of all.
+        over = kept(UsageHour, None) + subjects + [_taken_from_the_rest(part) for part in subjects]
+    else:
+        over = kept(UsageHour, _HOUR_LABELS[by])
+    yield from _together(over + kept(RecentUsage, _HOUR_LABELS.get(by, "subject")), step)
 
 
-def _trunc(moment: datetime, step: str) -> datetime:
-    return moment if step == "hour" else moment.replace(hour=0)
+def _taken_from_the_rest(part: _Part) -> _Part:
+    return _Part(part.start, "", -part.charged, -part.records, EXACT.minus(part.cost))
+
+
+def _together(parts: list[_Part], step: str) -> Iterator[_Part]:
+    """One part for each step and label of which records are left."""
+    found: dict[tuple[datetime, str], _Part] = {}
+    for part in parts:
+        key = (part.start if step == "hour" else part.start.replace(hour=0), part.label)
+        so_far = found.get(key)
+        found[key] = part if so_far is None else so_far.plus(part)
+    return (part for part in found.values() if part.records)
 
 
 def _of_kept(
-    conn: Connection, kept: Any, label: Any, account_id: str, start: datetime, end: datetime, step: str
-) -> Iterator[_Part]:
+    conn: Connection, kept: Any, label: str | None, account_id: str, start: datetime, end: datetime, step: str
+) -> list[_Part]:
     """Kept sums added up per step and label; label None adds up all."""
     if database.is_sqlite():
         unit: Any = type_coerce(kept.hour, BigInteger).op("/")(_MICROSECONDS[step])
     else:
         unit = func.date_trunc(step, kept.hour)
-    labels = [] if label is None else [label]
+    labels = [] if label is None else [getattr(kept, label)]
     sums = (func.min(kept.hour), func.sum(kept.charged), func.sum(kept.records), _cost(kept.cost))
     query = select(*sums, *labels).where(kept.account_id == account_id, kept.hour >= start, kept.hour < end)
-    for low, charged, records, cost, *name in conn.execute(query.group_by(unit, *labels)):
-        if records:
-            yield _Part(low, name[0] if name else "", int(charged), int(records), Decimal(cost or 0))
+    return [
+        _Part(low, name[0] if name else "", int(charged), int(records), Decimal(cost or 0))
+        for low, charged, records, cost, *name in conn.execute(query.group_by(unit, *labels))
+    ]
 
 
 def _cost(column: Any) -> Any:

@@ -15,10 +15,11 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 import database
+from amounts import EXACT
 from models.account import Account
 from models.credit import Hold, HoldState, Kind, LedgerEntry, Lot, Reason
 from models.stripe import Purchase, PurchaseStatus, Reversal
-from models.usage import SubjectHour, UsageHour, UsageRecord
+from models.usage import RecentUsage, SubjectHour, UsageHour, UsageRecord
 from services import bills, controls
 
 _TAKES_BACK = {Reason.EXPIRY, Reason.RESET, Reason.PLAN_CHANGE}
@@ -136,7 +137,7 @@ def _verify_entry(account_id: str, entry: Any, told: _Told) -> Iterator[Differen
     expected = {
         "kind": lot.kind,
         "lot_remaining": lot.remaining,
-        "kind_after": told.kinds[entry.kind],
+        **{f"{kind}_after": total for kind, total in told.kinds.items()},
         "balance_after": sum(told.kinds.values()),
     }
     yield from _compare(account_id, f"entry {entry.seq}", entry, expected)
@@ -232,15 +233,14 @@ def _verify_totals(conn: Connection, account_id: str, told: _Told) -> Iterator[D
 
 def _verify_hours(conn: Connection, account_id: str, kept: Any, labels: tuple[str, ...]) -> Iterator[Difference]:
     """The sums that charts are drawn from."""
-    kept_sums = (kept.charged, kept.records, kept.cost)
-    stored = {
-        (row[0], *row[4:]): (row[1], row[2], Decimal(row[3]))
-        for row in conn.execute(
-            select(kept.hour, *kept_sums, *(getattr(kept, label) for label in labels)).where(
-                kept.account_id == account_id
-            )
-        )
-    }
+    stored: dict[tuple[Any, ...], tuple[int, int, Decimal]] = defaultdict(lambda: (0, 0, Decimal(0)))
+    for table in (kept, RecentUsage):
+        named = [getattr(table, label) for label in labels]
+        rows = select(table.hour, table.charged, table.records, table.cost, *named)
+        for hour, charged, records, cost, *names in conn.execute(rows.where(table.account_id == account_id)):
+            if kept is not SubjectHour or names != [""]:
+                so_far = stored[hour, *names]
+                stored[hour, *names] = (so_far[0] + charged, so_far[1] + records, EXACT.add(so_far[2], cost))
     columns = [getattr(UsageRecord, label) for label in labels]
     query = select(UsageRecord.occurred_at, UsageRecord.charged, UsageRecord.actual_cost, *columns).where(
         UsageRecord.account_id == account_id, UsageRecord.voided_at.is_(None)
@@ -251,7 +251,7 @@ def _verify_hours(conn: Connection, account_id: str, kept: Any, labels: tuple[st
     for occurred_at, charged, cost, *names in _stream(conn, query):
         key = (occurred_at.replace(minute=0, second=0, microsecond=0), *(name or "" for name in names))
         so_far = summed[key]
-        summed[key] = (so_far[0] + charged, so_far[1] + 1, so_far[2] + (cost or 0))
+        summed[key] = (so_far[0] + charged, so_far[1] + 1, EXACT.add(so_far[2], cost or Decimal(0)))
     for key in sorted(stored.keys() | summed.keys()):
         there, right = stored.get(key, (0, 0, Decimal(0))), summed.get(key, (0, 0, Decimal(0)))
         if there != right:

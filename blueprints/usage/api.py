@@ -11,7 +11,6 @@ from flask import Blueprint, Response
 import clock
 import metrics
 import settings
-from blueprints import jsonio
 from blueprints.usage import schemas
 from blueprints.wire import (
     BATCH_LIMIT,
@@ -132,9 +131,10 @@ def post_batch(caller: Caller, body: dict[str, Any]) -> Response:
 
 
 def _batch_item(presented: Presented, raw: Any, account: str | None, position: int) -> Item:
+    if isinstance(raw, SpillwayError):  # its text can not be kept
+        raise raw
     if not isinstance(raw, dict):
         raise ValidationError({f"records.{position}": ["Must be an object."]})
-    jsonio.check_text(raw)
     loaded = _USAGE.load_strict(raw)
     ref = loaded.pop("account", None) or account
     _check_reserved(presented, loaded.pop("sent"))

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from errors import StripeRefused
 from extensions import db
 from models.account import Subscription
+from models.base import written
 from models.credit import Kind, LedgerEntry, Lot, Reason
 from models.stripe import Purchase, Reversal
 from models.types import from_microseconds
@@ -267,7 +268,8 @@ def _payments(
     conn: Connection, book: Book, *, lot: str | None = None, owner: str | None = None
 ) -> list[tuple[str, int]]:
     """What lots have paid of others' debt: the payments of `lot`, or those for `owner`'s. (lot that paid, amount)."""
-    of_debts = (LedgerEntry.cause_type == "lot", LedgerEntry.reason.in_(_REASONS), LedgerEntry.reason != Reason.USAGE)
+    not_usage = LedgerEntry.reason != written(Reason.USAGE.value)  # as the index says it
+    of_debts = (LedgerEntry.cause_type == "lot", LedgerEntry.reason.in_(_REASONS), not_usage)
     query = select(LedgerEntry.lot_id, -func.sum(LedgerEntry.change)).where(LedgerEntry.account_id == book.account.id)
     query = query.where(*of_debts)
     query = query.where(LedgerEntry.lot_id == lot) if lot is not None else query.where(LedgerEntry.cause_id == owner)

@@ -254,6 +254,19 @@ class TestSpikes:
         at.forward(days=2)
         assert standing(operator) == []
 
+    def test_so_does_one_that_took_hours(self, operator: Api, app: Flask, at: At) -> None:
+        at("2026-11-01T12:00:00Z")
+        open_account(operator, credits=100_000)
+        for _ in range(10):
+            use(operator, 1)
+            at.forward(days=1)
+        use(operator, 6)
+        at.forward(hours=1)
+        assert registry.run(app, "prune").outcome == "ok"
+        assert self.found(app) == 0
+        use(operator, 6)
+        assert self.found(app) == 1
+
     def test_nothing_is_usual_after_a_few_days(self, operator: Api, app: Flask, at: At) -> None:
         at("2026-11-01T12:00:00Z")
         open_account(operator, credits=100_000)

@@ -12,7 +12,7 @@ from hypothesis import example, given
 
 from amounts import MICRO, to_micros
 from services import catalog, explain, rates
-from tests.api.helpers import account_api, grant, hold, open_account, refused, set_plan, use
+from tests.api.helpers import account_api, grant, hold, ledger, open_account, refused, set_plan, use
 from tests.factories import Api
 from tests.moments import At
 
@@ -224,6 +224,37 @@ class TestWhatPaid:
         assert [(e["reason"], e["change"]) for e in told["later"]] == [("void", 5), ("expiry", -5), ("void", 2)]
         assert [(e["reason"], e["change"]) for e in story(operator, other)["later"]] == [("void", 2)]
         assert told["balance_after"] == told["record"]["balance"], "as it was then"
+
+    def test_voids_of_one_moment_are_told_apart(self, app: Flask, operator: Api, at: At) -> None:
+        open_account(operator, included_credits=3)
+        grant(operator, "acme", 5, expires_at="2026-11-25T00:00:00Z")
+        records = [use(operator, amount).json["id"] for amount in (2, 4, 7, 1)]
+        at("2026-11-26T00:00:00Z")
+        for voided in records:
+            operator.post(f"/usage/records/{voided}/void", {"reason": "x"})
+        later = [[(e["reason"], e["change"]) for e in story(operator, record)["later"]] for record in records]
+        assert later[0] == [("void", 2)]
+        assert later[1] == [("void", 1), ("void", 3), ("expiry", -3)]
+        assert later[2] == [("void", 2), ("expiry", -2), ("void", 5)]
+        assert later[3] == [("void", 1)]
+
+    def test_what_expires_after_a_void_is_not_the_voids(self, app: Flask, operator: Api, at: At) -> None:
+        open_account(operator)
+        grant(operator, "acme", 5, expires_at="2026-11-25T00:00:00Z")
+        record_id = use(operator, 5).json["id"]
+        operator.post(f"/usage/records/{record_id}/void", {"reason": "x"})
+        at("2026-11-26T00:00:00Z")
+        assert [entry["reason"] for entry in ledger(operator)[:2]] == ["expiry", "void"], "with neighbouring numbers"
+        assert [(e["reason"], e["change"]) for e in story(operator, record_id)["later"]] == [("void", 5)]
+
+    def test_a_void_after_the_clock_was_set_back(self, app: Flask, operator: Api, at: At) -> None:
+        open_account(operator, credits=50)
+        record_id = [use(operator, 1).json["id"] for _ in range(5)][2]
+        at.forward(days=-3)
+        operator.post(f"/usage/records/{record_id}/void", {"reason": "x"})
+        at.forward(days=-3)
+        use(operator, 2)
+        assert [(e["reason"], e["change"]) for e in story(operator, record_id)["later"]] == [("void", 1)]
 
 
 class TestHolds:

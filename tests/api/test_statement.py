@@ -17,7 +17,19 @@ from hypothesis import HealthCheck, Phase, given, settings
 from amounts import MICRO
 from services import statements
 from tests import factories
-from tests.api.helpers import account_api, balance, books, grant, hold, invalid, open_account, refused, set_plan, use
+from tests.api.helpers import (
+    NO_SIGNUP,
+    account_api,
+    balance,
+    books,
+    grant,
+    hold,
+    invalid,
+    open_account,
+    refused,
+    set_plan,
+    use,
+)
 from tests.factories import Api
 from tests.moments import At
 
@@ -169,6 +181,69 @@ def test_a_clock_that_was_set_back_loses_nothing(app: Flask, operator: Api, at: 
     assert [entry for told in months for entry in told["entries"]] == whole_ledger(operator)
     for earlier, later in itertools.pairwise(months):
         assert earlier["closing_balance"] == later["opening_balance"]
+
+
+def test_a_clock_that_was_set_back_by_months_loses_nothing(app: Flask, operator: Api, at: At) -> None:
+    for moment in ("2026-11-15", "2026-10-20", "2026-12-03", "2026-08-28", "2026-11-02", "2027-01-01"):
+        at(f"{moment}T00:00:00Z")
+        if moment == "2026-11-15":
+            open_account(operator)
+            set_plan(operator, "acme", included_credits=20)
+        grant(operator, "acme", 2, expires_at="2029-01-01T00:00:00Z")
+        for _ in range(3):
+            use(operator, 5)
+    months = [statement(operator, month) for month in months_between("2026-07", at.forward(days=31))]
+    for told in months:
+        adds_up(told)
+    assert [entry for told in months for entry in told["entries"]] == whole_ledger(operator)
+    for earlier, later in itertools.pairwise(months):
+        assert earlier["closing_balance"] == later["opening_balance"]
+
+
+def test_what_is_written_later_moves_no_statement(app: Flask, operator: Api, at: At) -> None:
+    """Neighbours that are drawn up at different times meet, also where the clock was set back for some entries."""
+    at("2026-12-02T00:00:00Z")
+    open_account(operator)
+    use(operator, 1)
+    at("2026-11-20T00:00:00Z")
+    for _ in range(5):
+        use(operator, 2)
+    at("2026-12-03T00:00:00Z")
+    november = statement(operator, "2026-11")
+    for day in range(40):
+        use(operator, 1)
+        later, december = statement(operator, "2026-11"), statement(operator, "2026-12")
+        assert later["entries"] == november["entries"] and later["by_kind"] == november["by_kind"]
+        assert december["opening_balance"] == november["closing_balance"]
+        assert len(november["entries"]) + len(december["entries"]) == 7 + min(day + 1, 29)
+        at.forward(days=1)
+
+
+@NO_SIGNUP
+def test_an_account_without_entries(app: Flask, operator: Api, at: At) -> None:
+    open_account(operator)
+    for _ in range(2):
+        told = statement(operator, "2026-11")
+        adds_up(told)
+        assert (told["opening_balance"], told["closing_balance"], told["entries"]) == (0, 0, [])
+        use(operator, 0)  # takes a number of the ledger's
+
+
+def test_many_entries_of_the_first_instant(app: Flask, operator: Api, at: At) -> None:
+    """Of several kinds, in one moment on either side of the edge."""
+    at("2026-11-30T23:59:59.999999Z")
+    open_account(operator, included_credits=10)
+    batch = {"account": "acme", "records": [{"credits": "1.5"} for _ in range(10)]}
+    for moment in ("2026-11-30T23:59:59.999999Z", "2026-12-01T00:00:00Z"):
+        at(moment)
+        assert operator.post("/usage/batch", batch).json["accepted"] == 10
+    november, december = statement(operator, "2026-11"), statement(operator, "2026-12")
+    for told in (november, december):
+        adds_up(told)
+    assert {entry["created_at"] for entry in december["entries"]} == {"2026-12-01T00:00:00Z"}
+    assert november["entries"] + december["entries"] == whole_ledger(operator)
+    assert [december["by_kind"][kind]["opening_balance"] for kind in KINDS] == [0, 0, 95]
+    assert [december["by_kind"][kind]["closing_balance"] for kind in KINDS] == [0, 0, 80]
 
 
 def test_the_table_says_the_same(app: Flask, operator: Api, at: At) -> None:

@@ -129,12 +129,14 @@ CORRUPTIONS = {
         "UPDATE ledger_entries SET lot_remaining = 1 WHERE account_id = :account AND reason = 'grant'",
         "lot_remaining is 1, the ledger makes it 10000000",
     ),
-    "an entry's kind_after": (
-        "UPDATE ledger_entries SET kind_after = 1 WHERE account_id = :account AND reason = 'grant'",
-        "kind_after is 1, the ledger makes it",
+    "a balance after an entry that went to another kind": (
+        "UPDATE ledger_entries SET allowance_after = allowance_after - 1, purchased_after = purchased_after + 1"
+        " WHERE account_id = :account AND reason = 'grant'",
+        "purchased_after is 1, the ledger makes it 0",
     ),
     "an entry's balance_after": (
-        "UPDATE ledger_entries SET balance_after = balance_after + 1 WHERE account_id = :account AND reason = 'grant'",
+        "UPDATE ledger_entries SET granted_after = granted_after + 1, balance_after = balance_after + 1"
+        " WHERE account_id = :account AND reason = 'grant'",
         "balance_after is",
     ),
     "an entry of usage that is gone": (

@@ -11,15 +11,17 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import delete
+from sqlalchemy import delete, func, select
 
 import clock
 import database
 from errors import ValidationError
-from models.usage import UsageHour
-from services import summaries, verify
+from jobs import registry
+from models.usage import RecentUsage, SubjectHour, UsageHour
+from services import hours, summaries, verify
 from tests import factories
 from tests.moments import At
+from tests.together import at_once
 
 LABELS = {"operation": ["chat", "page", None], "llm_model": ["large", None], "subject": ["u1", "u2", "u3", None]}
 NAMES = {"operation": "operation", "model": "llm_model", "subject": "subject", "source": "source"}
@@ -87,9 +89,41 @@ RANGES = [
 ]
 
 
-def test_the_summary_is_what_the_records_add_up_to(app: Flask, account: str) -> None:
+def close_hours(app: Flask) -> None:
+    result = registry.run(app, "prune")
+    assert result.outcome == "ok", result.detail
+
+
+def rows(app: Flask, table: Any) -> int:
+    with app.app_context(), database.snapshot() as conn:
+        return conn.execute(select(func.count()).select_from(table)).scalar_one()
+
+
+def test_the_summary_is_what_the_records_add_up_to(app: Flask, account: str, at: At) -> None:
     records = listed(app, account)
     assert len(records) == 200 - 30
+    agrees(app, account, records)
+    close_hours(app)
+    assert rows(app, RecentUsage) > 0, "the running hour goes on"
+    assert rows(app, UsageHour) > 0 and rows(app, SubjectHour) > 0
+    agrees(app, account, records)
+    # What is taken out of hours that are over, among it all there was of a label in one.
+    operator = factories.Api(app, factories.service_token(app))
+    for record in records[::3]:
+        assert operator.post(f"/usage/records/{record['id']}/void", {"reason": "x"}).status == 200
+    records = [one for number, one in enumerate(records) if number % 3]
+    agrees(app, account, records)
+    at.forward(hours=1)
+    close_hours(app)
+    assert rows(app, RecentUsage) == 0
+    agrees(app, account, records)
+    close_hours(app)
+    agrees(app, account, records)
+
+
+def agrees(app: Flask, account: str, records: list[dict[str, Any]]) -> None:
+    with app.app_context():
+        assert verify.verify().differences == []
     for (start, end), interval, by in product(RANGES, summaries.INTERVALS, NAMES):
         low, high = (datetime.fromisoformat(text).astimezone(UTC) for text in (start, end))
         with app.app_context():
@@ -106,10 +140,59 @@ def test_verify_compares_the_sums_with_the_records(app: Flask, account: str) -> 
     with app.app_context():
         assert verify.verify().differences == []
         with database.transaction() as session:
+            session.execute(delete(RecentUsage).where(RecentUsage.operation == "chat", RecentUsage.subject == "u1"))
+        told = [str(difference) for difference in verify.verify().differences]
+        assert {line.split()[1] for line in told} == {"usage_hours", "subject_hours"}
+        assert all("chat" in line for line in told if "usage_hours" in line)
+        assert all("u1" in line for line in told if "subject_hours" in line)
+
+
+def test_verify_looks_at_hours_that_are_over(app: Flask, account: str) -> None:
+    close_hours(app)
+    with app.app_context():
+        with database.transaction() as session:
             session.execute(delete(UsageHour).where(UsageHour.operation == "chat"))
         told = [str(difference) for difference in verify.verify().differences]
     assert told
     assert all("usage_hours" in line and "chat" in line for line in told)
+
+
+def test_hours_are_closed_while_usage_is_recorded(app: Flask, at: At) -> None:
+    """Nothing is counted twice and nothing is lost, whoever comes first."""
+    now = at("2026-11-21T10:30:00Z")
+    account = factories.account(app, included=50_000)
+    operator = factories.Api(app, factories.service_token(app))
+    moments = [clock.rfc3339(now - timedelta(hours=1 + hour)) for hour in range(3)]
+
+    def record() -> bool:
+        bodies = [{"account": account, "credits": 1, "subject": "u1", "occurred_at": one} for one in moments * 10]
+        return all(operator.post("/usage", body).status == 201 for body in bodies)
+
+    def close() -> bool:
+        for _ in range(10):
+            with app.app_context():
+                hours.close_due()
+        return True
+
+    assert all(at_once(record, record, record, close, close))
+    close()
+    assert rows(app, RecentUsage) == 0 and rows(app, UsageHour) == rows(app, SubjectHour) == 3
+    with app.app_context():
+        assert verify.verify().differences == []
+        told = summaries.summary(account, now - timedelta(hours=5), now, "hour", "subject")
+    assert told["total"] == {"credits": 90, "records": 90, "cost": 0, "groups": {"u1": 90}}
+
+
+def test_many_accounts_are_closed_a_few_at_a_time(app: Flask, at: At) -> None:
+    at("2026-11-21T10:30:00Z")
+    operator = factories.Api(app, factories.service_token(app))
+    accounts = [factories.account(app, f"acme-{number}") for number in range(7)]
+    for account in accounts:
+        assert operator.post("/usage", {"account": account, "credits": 1}).status == 201
+    at.forward(hours=1)
+    with app.app_context():
+        assert [hours.close_due(3), hours.close_due(3), hours.close_due(3), hours.close_due(3)] == [3, 3, 1, 0]
+    assert rows(app, UsageHour) == 7 and rows(app, SubjectHour) == 0
 
 
 def test_impossible_ranges_are_refused(sqlite_app: Flask) -> None:
