@@ -63,7 +63,8 @@ class Visitor:
         self.page.get_by_role("button", name=label, exact=True).click()
 
     def is_tidy(self) -> bool:
-        """Nothing sticks out at the side of the page."""
+        """Nothing sticks out at the side of the page, once its stylesheets are there."""
+        self.page.wait_for_load_state()
         size = self.page.viewport_size
         assert size is not None
         # Not window.innerWidth: a phone zooms out until everything fits.
