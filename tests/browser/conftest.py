@@ -22,6 +22,8 @@ PASSWORD = "correct horse battery"
 PATIENCE_MS = 60_000
 """Only a bound, for machines that stall: what is waited for usually is there at once."""
 expect.set_options(timeout=PATIENCE_MS)
+STICKING_OUT = """width => [...document.querySelectorAll("body *")]
+    .filter(element => element.getBoundingClientRect().right > width).map(element => element.outerHTML.slice(0, 200))"""
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +37,7 @@ def browser() -> Iterator[Browser]:
 
 
 class Visitor:
-    """A person at a browser. `complaints` are what the console said and who else was asked for something."""
+    """A person at a browser. `complaints`: what the console said, who else was asked, what sticks out."""
 
     def __init__(self, context: BrowserContext, url: str) -> None:
         self.context, self.url = context, url
@@ -68,7 +70,10 @@ class Visitor:
         size = self.page.viewport_size
         assert size is not None
         # Not window.innerWidth: a phone zooms out until everything fits.
-        return int(self.page.evaluate("document.documentElement.scrollWidth")) <= size["width"]
+        width = int(self.page.evaluate("document.documentElement.scrollWidth"))
+        if width > size["width"]:
+            self.complaints += [f"{self.page.url} is {width} wide", *self.page.evaluate(STICKING_OUT, size["width"])]
+        return width <= size["width"]
 
 
 @pytest.fixture
