@@ -32,6 +32,7 @@ _POSTGRESQL_JSON = "(SELECT json_agg(json_build_array({columns})) FROM ({rows}) 
 _SQLITE_JSON = "(SELECT json_group_array(json_array({columns})) FROM ({rows}))"
 _MOST_ROWS = 64
 _FEW_ROWS = 16
+_MANY_ROWS = 50
 _JSON = json.JSONDecoder(parse_float=Decimal)
 """For PostgreSQL, whose costs are numbers; made once, as making it costs as much as reading a short text with it."""
 
@@ -254,13 +255,23 @@ def _array(written: Callable[[Any], str]) -> Callable[[Sequence[Any]], str]:
     return array
 
 
-def _array_of(column: Any) -> Callable[[Sequence[Any]], str]:
-    """How PostgreSQL reads values of a column as an array's text."""
+def _or_null(written: Callable[[Any], str]) -> Callable[[Any], str | None]:
+    return written if written is _same else lambda value: None if value is None else written(value)
+
+
+def _written(column: Any) -> Callable[[Any], str]:
+    """How a value of a column is written for PostgreSQL."""
     if isinstance(column.type, String):
-        return _texts
+        return _same
     if isinstance(column.type, UtcDateTime):  # a transaction has few of them
-        return _array(functools.lru_cache(maxsize=10_000)(datetime.isoformat))
-    return _array(str)
+        return functools.lru_cache(maxsize=10_000)(datetime.isoformat)
+    return str
+
+
+def _is_shared(column: Sequence[Any]) -> bool:
+    """Whether all are the same. Not of decimals: 1.0 equals 1 and is kept as it came."""
+    first = column[0]
+    return column.count(first) == len(column) and not isinstance(first, Decimal)
 
 
 def _quoted(text: str) -> str:
@@ -295,7 +306,10 @@ class Rows(Generic[M]):
             column.name: column.type.compile(dialect).split(" COLLATE")[0].split("(")[0]
             for column in self.table.columns
         }
-        self._pg_array = {column.name: _array_of(column) for column in self.table.columns}
+        written = {column.name: _written(column) for column in self.table.columns}
+        self._pg_text = {name: _or_null(write) for name, write in written.items()}
+        self._pg_array = {name: _texts if write is _same else _array(write) for name, write in written.items()}
+        self._postgresql_text = functools.lru_cache(maxsize=500)(self._make_postgresql_text)
         self._row_class = self._make_row_class(model)
         columns, values = self.table.columns, [f"v[{number}]" for number in range(len(self.columns))]
         self._load_sqlite = _compiled("v", values, [_converters(column)[1] for column in columns], self._row_class)
@@ -361,68 +375,83 @@ class Rows(Generic[M]):
         return self._insert(conn, rows, "add", columns)
 
     def _insert(self, conn: Connection, rows: Sequence[M], how: str, columns: Sequence[str]) -> Statement:
-        if conn.dialect.name == "sqlite":
-            key: tuple[Any, ...] = (how, *columns)
-            if key not in self._sql:
-                text = f"{self._into()} VALUES {{rows}}{self._clash(conn, how, columns)}"
-                self._sql[key] = _sqlite_texts(text, len(self.columns))
-            return self._write_sqlite(self._sql[key], self.columns, rows)
-        single = len(rows) == 1
-        key = (how, *columns, single)
+        if conn.dialect.name != "sqlite":
+            return self._write_postgresql(how, tuple(columns), self.columns, rows)
+        key: tuple[Any, ...] = (how, *columns)
         if key not in self._sql:
-            source = self._values(self.columns) if single else f"SELECT * FROM {self._unnest(self.columns)}"
-            self._sql[key] = f"{self._into()} {source}{self._clash(conn, how, columns)}"
-        return self._write_postgresql(self._sql[key], self.columns, rows)
+            clash = self._clash(how, columns, self._sqlite_sum)
+            self._sql[key] = _sqlite_texts(f"{self._into()} VALUES {{rows}}{clash}", len(self.columns))
+        return self._write_sqlite(self._sql[key], self.columns, rows)
 
     def _into(self) -> str:
         return f"INSERT INTO {self.name} ({self.select_list})"
 
-    def _clash(self, conn: Connection, how: str, columns: Sequence[str]) -> str:
+    def _clash(self, how: str, columns: Sequence[str], add: Callable[[str], str]) -> str:
         if not columns:
             return ""
-        new = {name: self._sum(conn, name) if how == "add" else f'excluded."{name}"' for name in columns}
+        new = {name: add(name) if how == "add" else f'excluded."{name}"' for name in columns}
         sets = ", ".join(f'"{name}" = {value}' for name, value in new.items())
         return f" ON CONFLICT ({_listed(self._keys)}) DO UPDATE SET {sets}"
 
-    def _sum(self, conn: Connection, name: str) -> str:
-        both = f'{self.name}."{name}"', f'excluded."{name}"'
-        exact = conn.dialect.name == "sqlite" and isinstance(self.table.columns[name].type, ExactDecimal)
-        return f"decimal_add({', '.join(both)})" if exact else " + ".join(both)
+    def _plain_sum(self, name: str) -> str:
+        return f'{self.name}."{name}" + excluded."{name}"'
+
+    def _sqlite_sum(self, name: str) -> str:
+        exact = isinstance(self.table.columns[name].type, ExactDecimal)
+        return f'decimal_add({self.name}."{name}", excluded."{name}")' if exact else self._plain_sum(name)
 
     def update(self, conn: Connection, rows: Sequence[M], columns: Sequence[str]) -> Statement:
         """Set `columns` of existing rows, found by primary key."""
-        names, key = [*columns, *self._keys], ("update", *columns)
-        if conn.dialect.name == "sqlite":
-            if key not in self._sql:
-                # SQLite names the columns of VALUES column1, column2 …
-                number = {name: position for position, name in enumerate(names, 1)}
-                sets = ", ".join(f'"{name}" = v.column{number[name]}' for name in columns)
-                found = " AND ".join(f't."{name}" = v.column{number[name]}' for name in self._keys)
-                text = f"UPDATE {self.name} AS t SET {sets} FROM (VALUES {{rows}}) AS v WHERE {found}"
-                self._sql[key] = _sqlite_texts(text, len(names))
-            return self._write_sqlite(self._sql[key], names, rows)
-        single = len(rows) == 1
-        if (key, single) not in self._sql:
-            sets = ", ".join(f'"{name}" = v."{name}"' for name in columns)
-            found = " AND ".join(f't."{name}" = v."{name}"' for name in self._keys)
-            source = f"({self._values(names)})" if single else self._unnest(names)
-            text = f"UPDATE {self.name} AS t SET {sets} FROM {source} AS v({_listed(names)}) WHERE {found}"
-            self._sql[key, single] = text
-        return self._write_postgresql(self._sql[key, single], names, rows)
+        names = [*columns, *self._keys]
+        if conn.dialect.name != "sqlite":
+            return self._write_postgresql("update", tuple(columns), names, rows)
+        key = ("update", *columns)
+        if key not in self._sql:
+            # SQLite names the columns of VALUES column1, column2 …
+            number = {name: position for position, name in enumerate(names, 1)}
+            sets = ", ".join(f'"{name}" = v.column{number[name]}' for name in columns)
+            found = " AND ".join(f't."{name}" = v.column{number[name]}' for name in self._keys)
+            text = f"UPDATE {self.name} AS t SET {sets} FROM (VALUES {{rows}}) AS v WHERE {found}"
+            self._sql[key] = _sqlite_texts(text, len(names))
+        return self._write_sqlite(self._sql[key], names, rows)
 
-    def _unnest(self, names: Sequence[str]) -> str:
-        return f"unnest({', '.join(f'%s::{self._pg_type[name]}[]' for name in names)})"
+    def _write_postgresql(
+        self, how: str, changed: tuple[str, ...], names: Sequence[str], rows: Sequence[M]
+    ) -> Statement:
+        """Every parameter is a text, so that one prepared statement serves whatever the values are.
 
-    def _values(self, names: Sequence[str]) -> str:
-        """For one row: arrays would cost more than what they hold."""
-        return f"VALUES ({', '.join(f'%s::{self._pg_type[name]}' for name in names)})"
+        A value that all rows share is sent once: in a batch most columns are such, and an array costs both sides for
+        each element. Few rows may agree by chance; their statements would be too many to stay prepared.
+        """
+        columns = list(zip(*map(attrgetter(*names), rows), strict=True))
+        if len(rows) == 1:
+            shared = (True,) * len(names)
+        elif len(rows) < _MANY_ROWS:
+            shared = (False,) * len(names)
+        else:
+            shared = tuple([_is_shared(column) for column in columns])
+        values = list(zip(names, columns, shared, strict=True))
+        params = [self._pg_text[name](column[0]) for name, column, one in values if one]
+        params += [self._pg_array[name](column) for name, column, one in values if not one]
+        return Statement(self._postgresql_text(how, changed, shared), params)
 
-    def _write_postgresql(self, sql: str, names: Sequence[str], rows: Sequence[M]) -> Statement:
-        values = [attrgetter(*names)(row) for row in rows]
-        if len(values) == 1:
-            return Statement(sql, values[0])
-        arrays = [self._pg_array[name] for name in names]
-        return Statement(sql, [array(column) for array, column in zip(arrays, zip(*values, strict=True), strict=True)])
+    def _make_postgresql_text(self, how: str, changed: tuple[str, ...], shared: tuple[bool, ...]) -> str:
+        """The SQL, in which the shared values come before the arrays."""
+        if how != "update":
+            return f"{self._into()} {self._source(self.columns, shared)}{self._clash(how, changed, self._plain_sum)}"
+        names = [*changed, *self._keys]
+        sets = ", ".join(f'"{name}" = v."{name}"' for name in changed)
+        found = " AND ".join(f't."{name}" = v."{name}"' for name in self._keys)
+        return f"UPDATE {self.name} AS t SET {sets} FROM ({self._source(names, shared)}) AS v WHERE {found}"
+
+    def _source(self, names: Sequence[str], shared: Sequence[bool]) -> str:
+        """A SELECT of so many rows as the arrays have elements."""
+        chosen = list(zip(names, shared, strict=True))
+        values = ", ".join(f'%s::{self._pg_type[name]} AS "{name}"' if one else f'a."{name}"' for name, one in chosen)
+        arrays = ", ".join(f"%s::{self._pg_type[name]}[]" for name, one in chosen if not one)
+        if not arrays:
+            return f"SELECT {values}"
+        return f"SELECT {values} FROM unnest({arrays}) AS a({_listed([name for name, one in chosen if not one])})"
 
     def _write_sqlite(self, many: Callable[[int], str], names: Sequence[str], rows: Sequence[M]) -> Statement:
         values = self._values_of.get(many)
