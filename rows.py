@@ -310,10 +310,11 @@ class Rows(Generic[M]):
         self._pg_text = {name: _or_null(write) for name, write in written.items()}
         self._pg_array = {name: _texts if write is _same else _array(write) for name, write in written.items()}
         self._postgresql_text = functools.lru_cache(maxsize=500)(self._make_postgresql_text)
-        self._row_class = self._make_row_class(model)
+        self.make: Callable[..., M] = self._make_row_class(model)
+        """Makes a new row; columns not named are None."""
         columns, values = self.table.columns, [f"v[{number}]" for number in range(len(self.columns))]
-        self._load_sqlite = _compiled("v", values, [_converters(column)[1] for column in columns], self._row_class)
-        self._load_json = _compiled("v", values, [_of_json(column) for column in columns], self._row_class)
+        self._load_sqlite = _compiled("v", values, [_converters(column)[1] for column in columns], self.make)
+        self._load_json = _compiled("v", values, [_of_json(column) for column in columns], self.make)
         self._sql: dict[Any, Any] = {}
         self._values_of: dict[Any, Callable[[M], Sequence[Any]]] = {}
         """For each text of SQLite's: what it takes of a row."""
@@ -328,12 +329,8 @@ class Rows(Generic[M]):
         members = {"__slots__": tuple(self.columns), "__init__": namespace["__init__"]} | predicates
         return type(f"{model.__name__}Row", (), members)
 
-    def make(self, **values: Any) -> M:
-        """A new row; columns not named are None."""
-        return self._row_class(**values)  # type: ignore[no-any-return]
-
     def _load(self, values: Sequence[Any]) -> M:
-        return self._row_class(*values)  # type: ignore[no-any-return]
+        return self.make(*values)
 
     def select(self, conn: Connection | Engine, where: str, *params: Any) -> Statement:
         """Rows that match `where`, in which `IN ?` takes a list of texts and `?` a value, for both databases alike."""

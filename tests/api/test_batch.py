@@ -246,3 +246,48 @@ def test_what_databases_write_specially_comes_back_as_it_was_sent(operator: Api,
     assert {row["subject"]: (row["idempotency_key"], row["properties"], row["retry"]) for row in kept} == {
         odd: (odd, {odd: odd}, odd == "{") for odd in odds
     }
+
+
+SHAPES: list[dict[str, Any]] = [
+    {
+        "operation": "chat",
+        "quantity": "1.5",
+        "llm_provider": "a, b",
+        "llm_model": 'the "large"',
+        "prompt_tokens": 3,
+        "completion_tokens": 4,
+        "total_tokens": 7,
+        "actual_cost": Decimal("1.0"),
+        "success": False,
+        "retry": True,
+        "enforce": False,
+        "source": "worker\\1",
+        "subject": "NULL",
+        "properties": {"of": "{all}"},
+        "occurred_at": "2026-02-28T12:30:00.25Z",
+    },
+    {},
+    {"operation": "chat", "actual_cost": Decimal("1.00"), "subject": "sam"},
+    {"operation": "chat", "actual_cost": 1, "subject": "sam"},
+]
+OWN = {"id", "idempotency_key", "balance", "occurred_at", "recorded_at"}
+
+
+@pytest.mark.parametrize("many", [[0], [1], [2, 3], [0, 1, 2, 3]], ids=["all alike", "bare", "costs", "mixed"])
+@pytest.mark.parametrize("other", [None, 0, 59])
+def test_what_many_records_share_is_kept_for_each(operator: Api, at: At, many: list[int], other: int | None) -> None:
+    """Alike or but for one: each is what it would be alone."""
+    at("2026-03-01T12:00:00Z")
+    open_account(operator, credits=1000)
+    chosen = [3 - many[0] if number == other else many[number % len(many)] for number in range(60)]
+    sent = [of("acme", "0.25", idempotency_key=f"k{number}", **SHAPES[shape]) for number, shape in enumerate(chosen)]
+    alone = [operator.post("/usage", of("acme", "0.25", **shape)).json for shape in SHAPES]
+    made = [result["record"] for result in batch(operator, *sent)["results"]]
+    kept = {row["id"]: row for row in operator.get("/usage/records?account=acme&limit=100").json["data"]}
+    for number, (record, shape) in enumerate(zip(made, chosen, strict=True)):
+        row = kept[record["id"]]
+        assert row["idempotency_key"] == f"k{number}"
+        assert repr({k: v for k, v in row.items() if k not in OWN}) == repr(
+            {k: v for k, v in kept[alone[shape]["id"]].items() if k not in OWN}
+        )
+    assert statuses(batch(operator, *sent)) == [200] * 60
