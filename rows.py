@@ -268,12 +268,6 @@ def _written(column: Any) -> Callable[[Any], str]:
     return str
 
 
-def _is_shared(column: Sequence[Any]) -> bool:
-    """Whether all are the same. Not of decimals: 1.0 equals 1 and is kept as it came."""
-    first = column[0]
-    return column.count(first) == len(column) and not isinstance(first, Decimal)
-
-
 def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
@@ -426,7 +420,7 @@ class Rows(Generic[M]):
         elif len(rows) < _MANY_ROWS:
             shared = (False,) * len(names)
         else:
-            shared = tuple([_is_shared(column) for column in columns])
+            shared = tuple([column.count(column[0]) == len(column) for column in columns])
         values = list(zip(names, columns, shared, strict=True))
         params = [self._pg_text[name](column[0]) for name, column, one in values if one]
         params += [self._pg_array[name](column) for name, column, one in values if not one]
