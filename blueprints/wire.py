@@ -82,10 +82,12 @@ def endpoint(
         def run(**path: Any) -> Response:
             headers = request.environ
             presented = tokens.parse(headers.get("HTTP_AUTHORIZATION"), headers.get("HTTP_X_API_KEY"))
-            if not hot:
-                caller: Caller | Presented = _caller(presented, scope, service_scope)
-            else:
+            caller: Caller | Presented
+            if hot:
+                tokens.known(presented)  # strangers do not get their bodies read
                 caller = presented
+            else:
+                caller = _caller(presented, scope, service_scope)
             try:
                 arguments = _arguments(body, query, limit, optional_body)
                 if keyed:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from datetime import timedelta
 from typing import Any
 
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 
 import clock
 import metrics
@@ -18,11 +18,10 @@ from blueprints.wire import (
     decode_cursor,
     encode_cursor,
     endpoint,
-    idempotency_key,
     page,
     problem,
 )
-from errors import Forbidden, SpillwayError, ValidationError
+from errors import Forbidden, MissingScope, SpillwayError, Unauthenticated, ValidationError
 from models.types import from_microseconds, to_microseconds
 from models.usage import UsageRecord
 from services import accounts, balances, checks, holds, ledger, records, summaries, tokens, usage
@@ -43,6 +42,7 @@ SPENDING = (
     "unknown_operation",
 )
 """What refuses usage and holds, in this order but for the last."""
+_TOKEN_REFUSED = (Unauthenticated, MissingScope)
 
 
 def _check_reserved(presented: Presented, sent: Collection[str]) -> None:
@@ -110,19 +110,26 @@ def _count(outcomes: Collection[Outcome]) -> None:
     body=schemas.BatchSchema(),
     limit=BATCH_LIMIT,
     answers={200: "Batch"},
+    hot=True,
 )
-def post_batch(caller: Caller, body: dict[str, Any]) -> Response:
-    if idempotency_key(None) is not None:
-        raise ValidationError({"Idempotency-Key": ["A batch has a key per record, not one of its own."]})
-    presented = caller.presented
+def post_batch(presented: Presented, body: dict[str, Any]) -> Response:
     outcomes = [Outcome() for _ in body["records"]]
     items: list[tuple[Item, Outcome]] = []
     for position, (raw, outcome) in enumerate(zip(body["records"], outcomes, strict=True)):
         try:
             items.append((_batch_item(presented, raw, body.get("account"), position), outcome))
+        except _TOKEN_REFUSED:
+            raise
         except SpillwayError as error:
             outcome.error = error
+    keyed = request.headers.get("Idempotency-Key") is not None
+    if keyed or not items:
+        tokens.authenticate(presented, "write")  # where nothing is recorded nobody else does
+    if keyed:
+        raise ValidationError({"Idempotency-Key": ["A batch has a key per record, not one of its own."]})
     for (_, outcome), decided in zip(items, usage.spend([item for item, _ in items]), strict=True):
+        if isinstance(decided.error, _TOKEN_REFUSED):  # one token for all: nothing was recorded
+            raise decided.error
         outcome.record, outcome.replayed, outcome.error = decided.record, decided.replayed, decided.error
     _count(outcomes)
     results = [_batch_result(outcome) for outcome in outcomes]

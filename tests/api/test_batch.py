@@ -188,7 +188,10 @@ def test_the_whole_batch_needs_the_scope(service: Api) -> None:
     open_account(service, credits=10)
     reader = Api(service.app, service_token(service.app, "read"))
     with untouched(service):
-        refused(reader.post("/usage/batch", {"records": [of("acme", 1)]}), 403, "missing_scope", scope="write")
+        for records in ([of("acme", 1)], [of("acme", 1), of("acme", -1)], [of("acme", -1)], [of("nobody", 1)], []):
+            refused(reader.post("/usage/batch", {"records": records}), 403, "missing_scope", scope="write")
+        keyed = reader.post("/usage/batch", {"records": [of("acme", 1)]}, headers={"Idempotency-Key": "k"})
+        refused(keyed, 403, "missing_scope", scope="write")
 
 
 @pytest.mark.parametrize("records", [[], [of("acme", 1)]])
