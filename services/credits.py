@@ -170,6 +170,9 @@ def _among(
     where: Connection | Engine, names: tuple[str, ...], rows: Sequence[tuple[str, ...]]
 ) -> tuple[str, list[Sequence[Any]]]:
     """The condition that the texts in these columns are together one of the `rows`, and its parameters."""
+    firsts = {row[0] for row in rows}
+    if len(names) == 2 and len(firsts) == 1:  # one account: its index is gone through once
+        return f"{names[0]} IN ? AND {names[1]} IN ?", [list(firsts), [row[1] for row in rows]]
     columns = ", ".join(names)
     if where.dialect.name == "sqlite":
         row = ", ".join(f"value ->> {number}" for number in range(len(names)))
