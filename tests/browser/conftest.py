@@ -62,7 +62,9 @@ class Visitor:
         return self.page
 
     def press(self, label: str) -> None:
+        """Press a button; where that leads to a page, it is there as a whole afterwards."""
         self.page.get_by_role("button", name=label, exact=True).click()
+        self.page.wait_for_load_state()
 
     def is_tidy(self) -> bool:
         """Nothing sticks out at the side of the page, once its stylesheets are there."""
