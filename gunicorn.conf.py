@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import multiprocessing
+import os
 import socket
 import struct
 import sys
+from contextlib import suppress
 from typing import Any
 
 from gunicorn.glogging import Logger
@@ -21,6 +24,13 @@ try:
 except SettingsError as error:
     print(error, file=sys.stderr)  # noqa: T201 - the one line, instead of a traceback
     raise SystemExit(2) from None
+
+_M_ARENA_MAX = -8  # glibc's malloc.h
+if "MALLOC_ARENA_MAX" not in os.environ:
+    # glibc keeps memory apart for each thread, up to eight times as many as there are cores, and each of these arenas
+    # keeps what it once needed: a worker would grow for as long as ever another thread met a large request.
+    with suppress(OSError, AttributeError):  # other systems' libraries have nothing to set
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 metric_files.prepare(_settings.instance_path)  # before the app, and with it prometheus_client, is imported
 

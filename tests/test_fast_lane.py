@@ -168,6 +168,18 @@ def test_it_ends_while_clients_are_connected(shop: Shop) -> None:
     assert shop.server.stop() == 0
 
 
+def test_threads_do_not_keep_memory_each_for_itself(shop: Shop) -> None:
+    """glibc reserves 64 MB at their own multiples for each of its arenas; the first one is the heap."""
+    with ThreadPoolExecutor(8) as pool:
+        path = "/api/v1/usage/records?account=acme"
+        for answered in [pool.submit(shop.ask, shop.connect(), "GET", path) for _ in range(40)]:
+            assert answered.result()["data"] == []
+    (worker,) = shop.server.workers()
+    maps = [line.split() for line in Path(f"/proc/{worker}/maps").read_text().splitlines()]
+    anonymous = [int(fields[0].split("-")[0], 16) for fields in maps if len(fields) == 5 and fields[1] == "rw-p"]
+    assert sum(start % (64 << 20) == 0 for start in anonymous) <= 1
+
+
 class Failing:
     """A worker with a fault of its own in it: it can take no connection back."""
 
