@@ -70,11 +70,12 @@ def endpoint(
 ) -> Callable[[Callable[..., Response]], Callable[..., Response]]:
     """Register a view of the API. It is called as `view(caller, [body,] [query,] **path)`.
 
-    The token is judged first, then the scope, then the request. A `hot` view gets the token as it was presented and
-    judges it under the lock it takes anyway; only where the request is refused is the token read here. The body of a
-    `keyed` view carries the key, whether it came in the body or in the header. `service_scope` is what a service token
-    needs in place of `scope`. `answers` maps a status to the name of the answer's schema in the document, and `refuses`
-    names the codes that do not follow from the rest (see openapi.py).
+    The token is judged first, then the scope, then the request. A `hot` view gets the token as it was presented, its
+    secret checked, and judges whether it is still good under the lock it takes anyway; only where the request is
+    refused is the token read here. The body of a `keyed` view carries the key, whether it came in the body or in the
+    header. `service_scope` is what a service token needs in place of `scope`. `answers` maps a status to the name of
+    the answer's schema in the document, and `refuses` names the codes that do not follow from the rest (see
+    openapi.py).
     """
 
     def register(view: Callable[..., Response]) -> Callable[..., Response]:

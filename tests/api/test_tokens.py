@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
+from io import BytesIO
 from typing import Any
 
 import pytest
@@ -68,6 +69,28 @@ def other_process(app: Flask) -> Iterator[Flask]:
 @pytest.fixture
 def acme(app: Flask) -> str:
     return factories.account(app, "acme")
+
+
+class Unread(BytesIO):
+    """A body of which nobody may read anything."""
+
+    def read(self, *_: Any) -> bytes:
+        raise AssertionError("a stranger's body was read")
+
+
+@pytest.mark.parametrize("path", ["usage", "usage/batch", "holds", "check", "tokens"])
+def test_a_stranger_is_refused_before_anything_is_read(sqlite_app: Flask, path: str) -> None:
+    own = factories.service_token(sqlite_app)
+    other_secret = f"{own[:-1]}{'A' if own[-1] != 'A' else 'B'}"
+    for token in (other_secret, "spw_" + "0" * 16 + "A" * 43):
+        answer = sqlite_app.test_client().post(
+            f"/api/v1/{path}",
+            headers={"Authorization": f"Bearer {token}"},
+            content_type="application/json",
+            content_length=1000,
+            input_stream=Unread(),
+        )
+        assert (answer.status_code, answer.json) == (401, UNAUTHENTICATED)
 
 
 class TestForm:
