@@ -33,6 +33,9 @@ _SQLITE_JSON = "(SELECT json_group_array(json_array({columns})) FROM ({rows}))"
 _MOST_ROWS = 64
 _FEW_ROWS = 16
 _MANY_ROWS = 50
+"""Of so many it is no chance what they share, and they are worth a statement of their own."""
+_MOST_TEXTS = 500
+"""What is remembered: who sends batches decides what their records share, and so how many texts there are."""
 _JSON = json.JSONDecoder(parse_float=Decimal)
 """For PostgreSQL, whose costs are numbers; made once, as making it costs as much as reading a short text with it."""
 
@@ -110,7 +113,7 @@ def _send(raw: Any, group: Sequence[Statement]) -> Any:
     return psycopg.RawCursor(raw).execute(sql, [param for statement in group for param in statement.params])
 
 
-@functools.lru_cache(maxsize=2000)
+@functools.lru_cache(maxsize=_MOST_TEXTS)
 def _numbered(sql: str) -> bytes:
     """The SQL as the server takes it, so that the driver need not take it apart each time."""
     pieces = sql.split("%s")
@@ -165,7 +168,7 @@ def _kind(statement: Statement) -> str | None:
     return "reads" if statement.reads_json is not None and not statement.sql.endswith(_LOCKS) else None
 
 
-@functools.lru_cache(maxsize=2000)
+@functools.lru_cache(maxsize=_MOST_TEXTS)
 def _merged(shapes: tuple[tuple[str, tuple[str, ...]], ...], to_json: str) -> str:
     """One SQL text."""
     if len(shapes) == 1:
@@ -303,7 +306,7 @@ class Rows(Generic[M]):
         written = {column.name: _written(column) for column in self.table.columns}
         self._pg_text = {name: _or_null(write) for name, write in written.items()}
         self._pg_array = {name: _texts if write is _same else _array(write) for name, write in written.items()}
-        self._postgresql_text = functools.lru_cache(maxsize=500)(self._make_postgresql_text)
+        self._postgresql_text = functools.lru_cache(maxsize=_MOST_TEXTS)(self._make_postgresql_text)
         self.make: Callable[..., M] = self._make_row_class(model)
         """Makes a new row; columns not named are None."""
         columns, values = self.table.columns, [f"v[{number}]" for number in range(len(self.columns))]
