@@ -88,6 +88,8 @@ def engine_options(url: str, threads: int) -> dict[str, Any]:
     options["pool_use_lifo"] = True  # the connection used last knows the statements and, on SQLite, the pages
     if url.startswith("sqlite"):
         options["connect_args"] = {"check_same_thread": False, "timeout": 10}
+        # Writers that wait for their turn hold their connections; the one who has it must never wait for one of those.
+        options["max_overflow"] = -1
     else:
         # Our arrays are of any length: left to itself the server plans such a statement anew each time, which takes
         # several times as long as running it.

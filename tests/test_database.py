@@ -6,6 +6,7 @@ import fcntl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -461,6 +462,27 @@ def test_threads_that_read_and_then_write_take_turns_and_lose_nothing(app: Flask
         thread.join(120)
     with databases.snapshot() as conn:
         assert conn.execute(text("SELECT unfunded FROM accounts")).scalar_one() == 100
+
+
+@ON_SQLITE
+def test_however_many_wait_for_their_turn_the_one_who_has_it_gets_a_connection(app: Flask, account: str) -> None:
+    many = 40
+    started = threading.Barrier(many + 1)
+
+    def write() -> None:
+        started.wait()
+        with databases.connection() as conn:
+            conn.execute(text("UPDATE accounts SET name = name || '.'"))
+
+    with databases.writers_turn():
+        threads = [in_thread(app, write) for _ in range(many)]
+        started.wait()
+        time.sleep(0.3)  # so that they do wait
+        with databases.connection() as conn:
+            rename(conn, account, "First")
+    for thread in threads:
+        thread.join(60)
+    assert name_of(account) == "First" + "." * many
 
 
 @ON_SQLITE
