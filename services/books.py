@@ -60,6 +60,10 @@ class Level(NamedTuple):
     overage: int
 
 
+def _hour_of(moment: datetime) -> datetime:
+    return moment.replace(minute=0, second=0, microsecond=0)
+
+
 class Book:
     """One account under its lock. Public attributes are rows; the lists of pending writes are private to `credits`."""
 
@@ -75,7 +79,10 @@ class Book:
         """What was read of the cap counters."""
         self.counted: set[tuple[str, str]] = set()
         """The scopes and keys whose counters were read; others must not be counted."""
-        self.totals = dict.fromkeys((str(kind) for kind in Kind), 0)
+        self.totals = dict.fromkeys([kind.value for kind in Kind], 0)
+        self.remaining = 0
+        """Credits in all lots, of each kind in their order, and together; holds ignored. Correct once `expire_due` has
+        run."""
         self.new_lots: list[Lot] = []
         self.changed_lots: dict[str, Lot] = {}
         self.turned_lots: set[str] = set()
@@ -88,6 +95,7 @@ class Book:
         self.changed_counters: dict[tuple[str, str, str], CapCounter] = {}
         self.added_usage: dict[tuple[Any, ...], RecentUsage] = {}
         self._terms = _terms_of(account)
+        self._hour = _hour_of(now)
         self.account_changed = False
         self.overage_changed = False
         self.added_overage = 0
@@ -103,6 +111,7 @@ class Book:
         if lot.id not in self.lots:
             self.lots[lot.id] = lot
             self.totals[lot.kind] += lot.remaining
+            self.remaining += lot.remaining
             self._order = None
         return self.lots[lot.id]
 
@@ -121,11 +130,6 @@ class Book:
                 included += lot.issued - lot.removed
                 left += lot.remaining
         return Level(first, included, included - left, self.remaining, self.account.topped_up, self.account.overage)
-
-    @property
-    def remaining(self) -> int:
-        """Credits in all lots, holds ignored. Correct once `expire_due` has run."""
-        return sum(self.totals.values())
 
     def held(self, *, without: str | None = None, token_id: str | None = None, subject: str | None = None) -> int:
         """Credits in open holds that have not passed their expiry."""
@@ -174,10 +178,11 @@ class Book:
             self._order = None
             self.turned_lots.add(lot.id)
         self.totals[lot.kind] += change
-        remaining = self.remaining
-        if remaining > MAX_BALANCE:
+        self.remaining += change
+        if self.remaining > MAX_BALANCE:
             raise ValidationError({"credits": ["The account's balance would pass the largest that can be kept."]})
         self.changed_lots[lot.id] = lot
+        allowance, purchased, granted = self.totals.values()
         self.new_entries.append(
             ENTRIES.make(
                 account_id=self.account.id,
@@ -189,10 +194,10 @@ class Book:
                 cause_type=cause[0],
                 cause_id=cause[1],
                 lot_remaining=lot.remaining,
-                allowance_after=self.totals[Kind.ALLOWANCE],
-                purchased_after=self.totals[Kind.PURCHASED],
-                granted_after=self.totals[Kind.GRANTED],
-                balance_after=remaining,
+                allowance_after=allowance,
+                purchased_after=purchased,
+                granted_after=granted,
+                balance_after=self.remaining,
                 created_at=at or self.now,
             )
         )
@@ -252,7 +257,7 @@ class Book:
         self.post(lot, amount, reason, cause)
 
     def draw(self, amount: int, reason: Reason, cause: Cause) -> dict[str, int]:
-        """Take `amount` along the waterfall; what each kind gave."""
+        """Take `amount` along the waterfall; what each kind gave, in their order."""
         parts = dict.fromkeys(self.totals, 0)
         for lot, part in waterfall.draws(self.spending_order(), amount):
             self.post(lot, -part, reason, cause)
@@ -319,7 +324,7 @@ class Book:
 
     def count_usage(self, record: UsageRecord, sign: int = 1) -> None:
         """Add a record to the sums of its hour; with sign -1 take it out again."""
-        hour = record.occurred_at.replace(minute=0, second=0, microsecond=0)
+        hour = self._hour if record.occurred_at is self.now else _hour_of(record.occurred_at)
         labels = (record.operation or "", record.llm_model or "", record.source or "", record.subject or "")
         row = self.added_usage.get((hour, *labels))
         if row is None:

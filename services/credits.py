@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine, select
 
@@ -51,8 +51,7 @@ _LONGEST_PERIOD = timedelta(days=800)
 """No period began longer ago; a trial may last two years."""
 
 
-@dataclass(frozen=True, slots=True)
-class Spender:
+class Spender(NamedTuple):
     """Who charges an account, as far as caps count it. `capped`: the token has a cap of its own."""
 
     account_id: str

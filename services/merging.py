@@ -50,6 +50,8 @@ class _Entry(Generic[T, R]):
 class Merger(Generic[T, R]):
     """Calls of `work` with one item each, merged into calls with up to `largest`, by at most `leaders` threads.
 
+    An item counts as many as its `size` says; one that is larger than `largest` goes alone.
+
     A leader waits for its `turn` before it looks who else has come: what arrives while others write goes with it.
     Calls that are side by side in a thread are always one group; that thread does not wait to be a leader.
 
@@ -65,8 +67,9 @@ class Merger(Generic[T, R]):
         turn: Turn | None = None,
         leaders: int = 1,
         largest: int = 64,
+        size: Callable[[T], int] = lambda _item: 1,
     ) -> None:
-        self._work, self._isolates, self.turn, self._largest = work, isolates, turn, largest
+        self._work, self._isolates, self.turn, self._largest, self._size = work, isolates, turn, largest, size
         self._free_leaders = leaders
         self._waiting: list[_Entry[T, R]] = []
         self._lock = threading.Lock()
@@ -108,9 +111,7 @@ class Merger(Generic[T, R]):
         try:
             with self.turn or nullcontext():
                 with self._lock:
-                    room = max(self._largest - len(group), 0)
-                    group += self._waiting[:room]
-                    del self._waiting[:room]
+                    self._fill(group)
                 self._decide(group)
         finally:
             for other in group:
@@ -122,6 +123,12 @@ class Merger(Generic[T, R]):
             for waiting in (*group, following):
                 if waiting is not None and waiting is not entry and waiting.wake is not None:
                     waiting.wake.release()
+
+    def _fill(self, group: list[_Entry[T, R]]) -> None:
+        """Add those that came first, as far as there is room."""
+        room = self._largest - sum(self._size(entry.item) for entry in group)
+        while self._waiting and (room := room - self._size(self._waiting[0].item)) >= 0:
+            group.append(self._waiting.pop(0))
 
     def _decide(self, group: list[_Entry[T, R]]) -> None:
         try:

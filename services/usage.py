@@ -31,7 +31,7 @@ from errors import (
     ValidationError,
 )
 from models.account import AccountStatus
-from models.credit import Hold, HoldState, Kind, Reason
+from models.credit import Hold, HoldState, Reason
 from models.usage import UsageRecord
 from rows import run
 from services import accounts, alerts, caps, credits, rates, tokens, waterfall
@@ -43,6 +43,9 @@ from services.tokens import Caller, Presented
 OLDEST = timedelta(days=35)
 AHEAD = timedelta(minutes=5)
 """How far `occurred_at` may lie back, and ahead where clocks differ."""
+_MOST_SINGLES = 64
+_MOST_TOGETHER = 500
+"""Events that are decided in one transaction, but for larger batches, which go alone."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -90,6 +93,10 @@ class Outcome:
     error: SpillwayError | None = None
 
 
+_Located = list[tuple[Item, Outcome]]
+"""What is still to be decided: items whose accounts are found, and where to write what became of them."""
+
+
 @dataclass(slots=True)
 class Charge:
     """What one event costs: `priced` by credits or rate, `charged` after the failure and retry rules."""
@@ -100,9 +107,12 @@ class Charge:
 
 
 def spend(items: Sequence[Item]) -> list[Outcome]:
-    """Decide and record the items, in order, in one transaction. Each is refused or recorded on its own."""
+    """Decide and record the items of a batch, in order, in one transaction. Each is refused or recorded on its own.
+
+    Other threads' batches may be recorded in the same transaction.
+    """
     outcomes = [Outcome() for _ in items]
-    located = []
+    located: _Located = []
     alike: dict[tuple[Presented, str | None], Item] = {}
     for item, outcome in zip(items, outcomes, strict=True):
         try:
@@ -111,38 +121,50 @@ def spend(items: Sequence[Item]) -> list[Outcome]:
         except SpillwayError as error:
             outcome.error = _token_first(item, error)
     if located:
-        _decide_all(located)
+        database.forget_reads()
+        _merger("batches", _MOST_TOGETHER)(located)
         alerts.note_refusals((item.account_id, outcome.error) for item, outcome in located)
     return outcomes
 
 
 def record(presented: Presented, account_ref: str | None, request: UsageRequest, hold_id: str | None = None) -> Outcome:
     """Record one event (or capture a hold), together with those of other threads. Raises what refuses it."""
-    item = Item(presented, account_ref, request, hold_id)
+    item, outcome = Item(presented, account_ref, request, hold_id), Outcome()
     try:
         _locate(item)
     except SpillwayError as error:
         raise _token_first(item, error) from None
     database.forget_reads()
-    outcome = _merger()(item)
+    _merger("usage", _MOST_SINGLES)([(item, outcome)])
     if outcome.error is not None:
         alerts.note_refusals([(item.account_id, outcome.error)])
         raise outcome.error
     return outcome
 
 
-def _merger() -> Merger[Item, Outcome]:
-    """The process's own. SQLite has one writer, PostgreSQL works on two groups at a time."""
-    extensions = current_app.extensions
-    if "usage_merger" not in extensions:
-        leaders = 1 if database.is_sqlite() else 2
-        turn = database.writers_turn()
-        made: Merger[Item, Outcome] = Merger(
-            _spend_located, isolates=database.comes_from_one, leaders=leaders, turn=turn
+def _merger(kind: str, largest: int) -> Merger[_Located, None]:
+    """The process's own for this kind of call: one event does not wait for the hundreds that others send at once.
+
+    PostgreSQL works on two groups of single calls at a time, SQLite has one writer.
+    """
+    mergers: dict[str, Merger[_Located, None]] = current_app.extensions.setdefault("usage_mergers", {})
+    if kind not in mergers:
+        leaders = 1 if database.is_sqlite() or kind == "batches" else 2
+        made: Merger[_Located, None] = Merger(
+            _decide_together,
+            isolates=database.comes_from_one,
+            leaders=leaders,
+            turn=database.writers_turn(),
+            largest=largest,
+            size=len,
         )
-        extensions.setdefault("usage_merger", made)
-    merger: Merger[Item, Outcome] = extensions["usage_merger"]
-    return merger
+        mergers.setdefault(kind, made)
+    return mergers[kind]
+
+
+def _decide_together(calls: Sequence[_Located]) -> list[None]:
+    _decide_all([each for call in calls for each in call])
+    return [None] * len(calls)
 
 
 def _locate_once(item: Item, alike: dict[tuple[Presented, str | None], Item]) -> None:
@@ -191,14 +213,8 @@ def _token_first(item: Item, error: SpillwayError) -> SpillwayError:
     return error
 
 
-def _spend_located(items: Sequence[Item]) -> list[Outcome]:
-    outcomes = [Outcome() for _ in items]
-    _decide_all(list(zip(items, outcomes, strict=True)))
-    return outcomes
-
-
 @database.retrying
-def _decide_all(located: Sequence[tuple[Item, Outcome]]) -> None:
+def _decide_all(located: _Located) -> None:
     items = [item for item, _ in located]
     wanted = Wanted(
         keys={(item.account_id, key) for item in items if (key := item.request.idempotency_key) is not None},
@@ -390,7 +406,9 @@ def _append(
     if hold is not None:
         hold.state, hold.closed_at = HoldState.CAPTURED.value, book.now
         book.changed_holds[hold.id] = hold
-    parts = book.draw(funding.from_lots, Reason.USAGE, ("usage", record_id))
+    drawn = book.draw(funding.from_lots, Reason.USAGE, ("usage", record_id))
+    from_allowance, from_purchased, from_granted = drawn.values()
+    allowance, purchased, granted = book.totals.values()
     book.add_overage(funding.overage, seq)
     book.add_unfunded(funding.unfunded)
     caps.count(book, charge.charged, caller.token_id, caller.cap, request.subject)
@@ -425,16 +443,16 @@ def _append(
         rate=charge.rate,
         priced=charge.priced,
         charged=charge.charged,
-        allowance=parts[Kind.ALLOWANCE],
-        purchased=parts[Kind.PURCHASED],
-        granted=parts[Kind.GRANTED],
+        allowance=from_allowance,
+        purchased=from_purchased,
+        granted=from_granted,
         overage=funding.overage,
         unfunded=funding.unfunded,
         settled=0,
         available_after=book.available,
-        allowance_after=book.totals[Kind.ALLOWANCE],
-        purchased_after=book.totals[Kind.PURCHASED],
-        granted_after=book.totals[Kind.GRANTED],
+        allowance_after=allowance,
+        purchased_after=purchased,
+        granted_after=granted,
         held_after=book.held(),
     )
     book.new_records.append(record)

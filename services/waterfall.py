@@ -5,8 +5,8 @@ expiry first, then the oldest. Amounts are micro-credits.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from models.credit import Kind, Lot
 
@@ -14,8 +14,7 @@ _KIND_ORDER = {kind: position for position, kind in enumerate(Kind)}
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class Funding:
+class Funding(NamedTuple):
     """How one charge is covered; the parts sum to the charge."""
 
     from_lots: int

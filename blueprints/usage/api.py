@@ -45,9 +45,14 @@ SPENDING = (
 _TOKEN_REFUSED = (Unauthenticated, MissingScope)
 
 
-def _check_reserved(presented: Presented, sent: Collection[str]) -> None:
+def _operators_own() -> frozenset[str]:
+    """The fields that only service tokens may send."""
+    return settings.current().operator_only_fields
+
+
+def _check_reserved(presented: Presented, sent: Collection[str], operators_own: frozenset[str]) -> None:
     """Raises Forbidden for an account token that sends a field which is the operator's alone."""
-    reserved = settings.current().operator_only_fields.intersection(sent)
+    reserved = operators_own.intersection(sent) if operators_own else ()
     if reserved and tokens.known(presented).account_id is not None:
         tokens.authenticate(presented, "write")
         raise Forbidden(f"Only service tokens may send {', '.join(sorted(reserved))}.")
@@ -88,7 +93,7 @@ def post_usage(presented: Presented, body: dict[str, Any]) -> Response:
 
 def _record(presented: Presented, body: dict[str, Any], hold_id: str | None) -> Response:
     account = body.pop("account", None)
-    _check_reserved(presented, body.pop("sent"))
+    _check_reserved(presented, body.pop("sent"), _operators_own())
     outcome = usage.record(presented, account, UsageRequest(**body), hold_id)
     assert outcome.record is not None
     _count([outcome])
@@ -113,11 +118,12 @@ def _count(outcomes: Collection[Outcome]) -> None:
     hot=True,
 )
 def post_batch(presented: Presented, body: dict[str, Any]) -> Response:
+    account, operators_own = body.get("account"), _operators_own()
     outcomes = [Outcome() for _ in body["records"]]
     items: list[tuple[Item, Outcome]] = []
     for position, (raw, outcome) in enumerate(zip(body["records"], outcomes, strict=True)):
         try:
-            items.append((_batch_item(presented, raw, body.get("account"), position), outcome))
+            items.append((_batch_item(presented, raw, account, position, operators_own), outcome))
         except _TOKEN_REFUSED:
             raise
         except SpillwayError as error:
@@ -137,14 +143,16 @@ def post_batch(presented: Presented, body: dict[str, Any]) -> Response:
     return answer({"results": results, "accepted": accepted, "refused": len(results) - accepted})
 
 
-def _batch_item(presented: Presented, raw: Any, account: str | None, position: int) -> Item:
+def _batch_item(
+    presented: Presented, raw: Any, account: str | None, position: int, operators_own: frozenset[str]
+) -> Item:
     if isinstance(raw, SpillwayError):  # its text can not be kept
         raise raw
     if not isinstance(raw, dict):
         raise ValidationError({f"records.{position}": ["Must be an object."]})
     loaded = _USAGE.load_strict(raw)
     ref = loaded.pop("account", None) or account
-    _check_reserved(presented, loaded.pop("sent"))
+    _check_reserved(presented, loaded.pop("sent"), operators_own)
     return Item(presented, ref, UsageRequest(**loaded))
 
 
@@ -265,7 +273,7 @@ def post_check(presented: Presented, body: dict[str, Any]) -> Response:
 )
 def post_hold(presented: Presented, body: dict[str, Any]) -> Response:
     account, ttl_seconds = body.pop("account", None), body.pop("ttl_seconds")
-    _check_reserved(presented, body.pop("sent"))
+    _check_reserved(presented, body.pop("sent"), _operators_own())
     value, replayed = holds.create(presented, account, UsageRequest(**body), ttl_seconds)
     return answer(value, 201, replayed=replayed)
 
@@ -312,7 +320,7 @@ def get_hold(caller: Caller, query: dict[str, Any], hold_id: str) -> Response:
 )
 def extend_hold(caller: Caller, body: dict[str, Any], hold_id: str) -> Response:
     own = _own(caller, body.pop("account", None))
-    _check_reserved(caller.presented, body)
+    _check_reserved(caller.presented, body, _operators_own())
     ttl_seconds, amount = body.get("ttl_seconds"), body.get("credits")
     return answer(holds.extend(caller.presented, hold_id, own, ttl_seconds=ttl_seconds, amount=amount))
 

@@ -51,7 +51,7 @@ class PricedSchema(StrictSchema):
 
     def finish(self, loaded: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         """Keep which fields were sent: some may be the operator's alone."""
-        loaded["sent"] = frozenset(data)
+        loaded["sent"] = data.keys()
         return loaded
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
+import database as databases
 from tests.api.helpers import (
     NO_SIGNUP,
     account_api,
@@ -214,6 +218,46 @@ def test_batches_that_cross_neither_block_each_other_nor_count_twice(operator: A
     made = sorted(result["status"] for answer in answers for result in answer.json["results"])
     assert made == [200] * 54 + [201] * 18
     assert [balance(operator, ref)["available"] for ref in refs] == [7] * 6
+
+
+def test_batches_that_come_together_are_recorded_together_and_answered_apart(operator: Api) -> None:
+    acme = open_account(operator, credits=200)
+    open_account(operator, "other", credits=50)
+    with_gone_token = account_api(operator, acme, "write")
+    own = account_api(operator, acme, "write")
+    assert with_gone_token.post("/usage", {"credits": 1}).status == 201
+    assert operator.delete(f"/tokens/tok_{str(with_gone_token.token)[4:20]}").status == 204
+    keyed = [of("acme", 1, idempotency_key=f"k{number}") for number in range(60)]
+    batches = [
+        (operator, keyed),
+        (operator, keyed),
+        (operator, [of("other", "0.5", subject=f"s{number}") for number in range(60)]),
+        (with_gone_token, [{"credits": 1}] * 3),
+        (own, [{"credits": 2}, of("other", 1), {"credits": 900}, {"credits": -1}]),
+        (operator, [of("nobody", 1), of("other", 3), of("acme", 4), of("other", 900)]),
+    ]
+    with ThreadPoolExecutor(len(batches)) as pool:
+        with operator.app.app_context(), databases.connection() as conn:
+            conn.execute(text("UPDATE accounts SET seq = seq"))
+            sent = [pool.submit(api.post, "/usage/batch", {"records": records}) for api, records in batches]
+            time.sleep(0.5)  # so that all of them wait
+        first, again, others, gone, mine, mixed = [future.result(60) for future in sent]
+    assert sorted([set(statuses(first.json)), set(statuses(again.json))], key=sum) == [{200}, {201}]
+    assert [result["record"]["id"] for result in first.json["results"]] == [
+        result["record"]["id"] for result in again.json["results"]
+    ]
+    assert statuses(others.json) == [201] * 60
+    refused(gone, 401, "unauthenticated")
+    assert statuses(mine.json) == [201, 403, 402, 422]
+    assert statuses(mixed.json) == [404, 201, 201, 402]
+    assert (balance(operator)["available"], balance(operator, "other")["available"]) == (133, 17)
+    moments = {
+        result["record"]["recorded_at"]
+        for answer in (first, again, others, mine, mixed)
+        for result in answer.json["results"]
+        if "record" in result
+    }
+    assert len(moments) <= 2, "they were written one after another"
 
 
 ODD = [

@@ -74,6 +74,21 @@ def test_everybody_gets_their_own_result_once(leaders: int) -> None:
     assert len(work.groups) < len(items)
 
 
+def test_large_calls_leave_less_room_and_the_largest_go_alone() -> None:
+    work, turn = Work(), AnothersTurn(taken=True)
+    call: Merger[int, int] = Merger(
+        work, isolates=lambda _: False, turn=turn, largest=100, size=lambda item: {1: 1, 40: 40, 90: 90, 500: 500}[item]
+    )
+    with ThreadPoolExecutor(10) as pool:
+        sent = []
+        for item in (40, 40, 1, 90, 1, 500, 1, 40):
+            sent.append(pool.submit(call, item))
+            time.sleep(0.05)  # so that they come in this order
+        turn.given_back()
+        assert [future.result(60) for future in sent] == [80, 80, 2, 180, 2, 1000, 2, 80]
+    assert work.groups == [[40, 40, 1], [90, 1], [500], [1, 40]]
+
+
 def test_a_lone_call_is_done_at_once_and_alone() -> None:
     work = Work()
     call = merger(work)
