@@ -41,6 +41,7 @@ from services.books import (
 _log = logging.getLogger("spillway.credits")
 _LAST_USED_STEP = 60
 """Seconds between two updates of a token's last-used time."""
+_MANY_KEYS = 32
 
 
 _SPENT = ("seq", "unfunded", "debt")
@@ -169,9 +170,16 @@ def _among(
     where: Connection | Engine, names: tuple[str, ...], rows: Sequence[tuple[str, ...]]
 ) -> tuple[str, list[Sequence[Any]]]:
     """The condition that the texts in these columns are together one of the `rows`, and its parameters."""
-    firsts = {row[0] for row in rows}
-    if len(names) == 2 and len(firsts) == 1:  # one account: its index is gone through once
-        return f"{names[0]} IN ? AND {names[1]} IN ?", [list(firsts), [row[1] for row in rows]]
+    if len(names) == 2:
+        lists: dict[str, list[str]] = {}
+        for first, second in rows:
+            lists.setdefault(first, []).append(second)
+        # Few accounts with many keys each: the index is gone through once for each. SQLite would do so for one only.
+        if len(lists) == 1 or (where.dialect.name != "sqlite" and len(rows) >= _MANY_KEYS * len(lists)):
+            alone = f"{names[0]} IN ? AND {names[1]} IN ?"
+            return f"({' OR '.join([alone] * len(lists))})", [
+                part for one in lists.items() for part in ([one[0]], one[1])
+            ]
     columns = ", ".join(names)
     if where.dialect.name == "sqlite":
         row = ", ".join(f"value ->> {number}" for number in range(len(names)))

@@ -1,7 +1,7 @@
 """Group commit: calls that arrive while another is being written are written together by one of them.
 
 The database sees one transaction instead of many, which is what makes an account with many callers no slower than
-many accounts. Nothing waits for company: a lone call is written at once.
+many accounts. A lone call is written at once and never waits for company.
 
 Threads that all have work to do spend much of their time on waiting for each other, as the interpreter runs one of them
 at a time. So a thread may also run many calls `side_by_side`: what they merge is one group without anybody waiting.
@@ -10,6 +10,7 @@ at a time. So a thread may also run many calls `side_by_side`: what they merge i
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any, Generic, Protocol, TypeVar
@@ -50,7 +51,8 @@ class _Entry(Generic[T, R]):
 class Merger(Generic[T, R]):
     """Calls of `work` with one item each, merged into calls with up to `largest`, by at most `leaders` threads.
 
-    An item counts as many as its `size` says; one that is larger than `largest` goes alone.
+    An item counts as many as its `size` says; one that is larger than `largest` goes alone. A leader that had to wait
+    itself gives others a `pause` of so many seconds to come: those just answered often have more.
 
     A leader waits for its `turn` before it looks who else has come: what arrives while others write goes with it.
     Calls that are side by side in a thread are always one group; that thread does not wait to be a leader.
@@ -68,9 +70,10 @@ class Merger(Generic[T, R]):
         leaders: int = 1,
         largest: int = 64,
         size: Callable[[T], int] = lambda _item: 1,
+        pause: float = 0,
     ) -> None:
         self._work, self._isolates, self.turn, self._largest, self._size = work, isolates, turn, largest, size
-        self._free_leaders = leaders
+        self._free_leaders, self._pause = leaders, pause
         self._waiting: list[_Entry[T, R]] = []
         self._lock = threading.Lock()
 
@@ -109,6 +112,8 @@ class Merger(Generic[T, R]):
         """Decide this call and those that wait, then hand the lead to the next that came meanwhile."""
         group = [entry, *entry.company]
         try:
+            if entry.wake is not None and self._pause:
+                time.sleep(self._pause)
             with self.turn or nullcontext():
                 with self._lock:
                     self._fill(group)

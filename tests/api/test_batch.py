@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pytest
+from flask import Flask
 from sqlalchemy import text
 
 import database as databases
+from services import verify
 from tests.api.helpers import (
     NO_SIGNUP,
     account_api,
@@ -25,7 +29,7 @@ from tests.api.helpers import (
     refused,
     untouched,
 )
-from tests.factories import Api, service_token
+from tests.factories import Answer, Api, service_token
 from tests.moments import At
 
 pytestmark = NO_SIGNUP
@@ -220,6 +224,16 @@ def test_batches_that_cross_neither_block_each_other_nor_count_twice(operator: A
     assert [balance(operator, ref)["available"] for ref in refs] == [7] * 6
 
 
+def at_one_moment(app: Flask, calls: Sequence[Callable[[], Answer]]) -> list[Answer]:
+    """Their answers; all of them wait for somebody else who writes, until the last one has come."""
+    with ThreadPoolExecutor(len(calls)) as pool:
+        with app.app_context(), databases.connection() as conn:
+            conn.execute(text("UPDATE accounts SET seq = seq"))
+            sent = [pool.submit(call) for call in calls]
+            time.sleep(0.5)
+        return [future.result(60) for future in sent]
+
+
 def test_batches_that_come_together_are_recorded_together_and_answered_apart(operator: Api) -> None:
     acme = open_account(operator, credits=200)
     open_account(operator, "other", credits=50)
@@ -236,12 +250,8 @@ def test_batches_that_come_together_are_recorded_together_and_answered_apart(ope
         (own, [{"credits": 2}, of("other", 1), {"credits": 900}, {"credits": -1}]),
         (operator, [of("nobody", 1), of("other", 3), of("acme", 4), of("other", 900)]),
     ]
-    with ThreadPoolExecutor(len(batches)) as pool:
-        with operator.app.app_context(), databases.connection() as conn:
-            conn.execute(text("UPDATE accounts SET seq = seq"))
-            sent = [pool.submit(api.post, "/usage/batch", {"records": records}) for api, records in batches]
-            time.sleep(0.5)  # so that all of them wait
-        first, again, others, gone, mine, mixed = [future.result(60) for future in sent]
+    calls = [partial(api.post, "/usage/batch", {"records": records}) for api, records in batches]
+    first, again, others, gone, mine, mixed = at_one_moment(operator.app, calls)
     assert sorted([set(statuses(first.json)), set(statuses(again.json))], key=sum) == [{200}, {201}]
     assert [result["record"]["id"] for result in first.json["results"]] == [
         result["record"]["id"] for result in again.json["results"]
@@ -258,6 +268,44 @@ def test_batches_that_come_together_are_recorded_together_and_answered_apart(ope
         if "record" in result
     }
     assert len(moments) <= 2, "they were written one after another"
+
+
+FAILS = {
+    "sqlite": ["CREATE TRIGGER fails BEFORE INSERT ON usage_records WHEN NEW.operation = 'bad' BEGIN {fails} END"],
+    "postgresql": [
+        "CREATE FUNCTION fails() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'; END $$",
+        "CREATE TRIGGER fails BEFORE INSERT ON usage_records FOR EACH ROW WHEN (NEW.operation = 'bad')"
+        " EXECUTE FUNCTION fails()",
+    ],
+}
+"""The database refuses a record, for a reason that nobody thought of."""
+
+
+@pytest.mark.parametrize("size", [1, 60])
+def test_what_the_database_refuses_spoils_only_the_call_it_came_with(
+    operator: Api, database: str, size: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    open_account(operator, credits=1000)
+    with operator.app.app_context(), databases.connection() as conn:
+        for statement in FAILS[database]:
+            conn.execute(text(statement.replace("{fails}", "SELECT RAISE(ABORT, 'no');")))
+
+    def call(operation: str) -> Answer:
+        record = of("acme", 1, operation=operation)
+        return (
+            operator.post("/usage", record)
+            if size == 1
+            else operator.post("/usage/batch", {"records": [record] * size})
+        )
+
+    operations = ["good", "good", "bad", "good", "bad", "good"]
+    answers = at_one_moment(operator.app, [partial(call, operation) for operation in operations])
+    told = {"good": 201 if size == 1 else 200, "bad": 500}
+    assert [answer.status for answer in answers] == [told[operation] for operation in operations]
+    assert balance(operator)["available"] == 1000 - 4 * size
+    with operator.app.app_context():
+        assert verify.verify().differences == []
+    assert "no" in caplog.text
 
 
 ODD = [
