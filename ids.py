@@ -54,13 +54,6 @@ def _encode(number: int, length: int) -> str:
     return "".join(reversed(pairs))[-length:]
 
 
-def _encode_chance(number: int) -> str:
-    """`_encode` of the random characters, in a third of its time."""
-    high = f"{_ALPHABET[number >> 60 & 31]}{_PAIRS[number >> 50 & 1023]}{_PAIRS[number >> 40 & 1023]}"
-    low = f"{_PAIRS[number >> 30 & 1023]}{_PAIRS[number >> 20 & 1023]}{_PAIRS[number >> 10 & 1023]}"
-    return f"{high}{low}{_PAIRS[number & 1023]}"
-
-
 @functools.lru_cache(maxsize=64)
 def _time_text(milliseconds: int) -> str:
     """Shared by all ids of a millisecond: half of making them."""
@@ -79,7 +72,7 @@ def new(prefix: str) -> str:
         number = _stock.last + 1 + (chance >> 40)
     _stock.last = number
     bits = 5 * _RANDOM_CHARS
-    return f"{prefix}_{_time_text(number >> bits)}{_encode_chance(number)}"
+    return f"{prefix}_{_time_text(number >> bits)}{_encode(number & ((1 << bits) - 1), _RANDOM_CHARS)}"
 
 
 def short(prefix: str) -> str:

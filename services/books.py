@@ -80,9 +80,7 @@ class Book:
         self.counted: set[tuple[str, str]] = set()
         """The scopes and keys whose counters were read; others must not be counted."""
         self.totals = dict.fromkeys([kind.value for kind in Kind], 0)
-        self.remaining = 0
-        """Credits in all lots, of each kind in their order, and together; holds ignored. Correct once `expire_due` has
-        run."""
+        """Credits in all lots of each kind, in the order of the kinds."""
         self.new_lots: list[Lot] = []
         self.changed_lots: dict[str, Lot] = {}
         self.turned_lots: set[str] = set()
@@ -111,7 +109,6 @@ class Book:
         if lot.id not in self.lots:
             self.lots[lot.id] = lot
             self.totals[lot.kind] += lot.remaining
-            self.remaining += lot.remaining
             self._order = None
         return self.lots[lot.id]
 
@@ -130,6 +127,11 @@ class Book:
                 included += lot.issued - lot.removed
                 left += lot.remaining
         return Level(first, included, included - left, self.remaining, self.account.topped_up, self.account.overage)
+
+    @property
+    def remaining(self) -> int:
+        """Credits in all lots, holds ignored. Correct once `expire_due` has run."""
+        return sum(self.totals.values())
 
     def held(self, *, without: str | None = None, token_id: str | None = None, subject: str | None = None) -> int:
         """Credits in open holds that have not passed their expiry."""
@@ -178,11 +180,11 @@ class Book:
             self._order = None
             self.turned_lots.add(lot.id)
         self.totals[lot.kind] += change
-        self.remaining += change
-        if self.remaining > MAX_BALANCE:
+        allowance, purchased, granted = self.totals.values()
+        remaining = allowance + purchased + granted
+        if remaining > MAX_BALANCE:
             raise ValidationError({"credits": ["The account's balance would pass the largest that can be kept."]})
         self.changed_lots[lot.id] = lot
-        allowance, purchased, granted = self.totals.values()
         self.new_entries.append(
             ENTRIES.make(
                 account_id=self.account.id,
@@ -197,7 +199,7 @@ class Book:
                 allowance_after=allowance,
                 purchased_after=purchased,
                 granted_after=granted,
-                balance_after=self.remaining,
+                balance_after=remaining,
                 created_at=at or self.now,
             )
         )
