@@ -42,6 +42,7 @@ _log = logging.getLogger("spillway.credits")
 _LAST_USED_STEP = 60
 """Seconds between two updates of a token's last-used time."""
 _MANY_KEYS = 32
+"""Of each account: then a list of them is found faster than one by one."""
 
 
 _SPENT = ("seq", "unfunded", "debt")
@@ -146,9 +147,7 @@ def questions(
     if tokens:
         questions.append(TOKENS.select(where, "id IN ?", tokens))
     if wanted.keys:
-        # Each account's own keys: those of a group of callers for all of its accounts would be looked up in vain.
-        keyed, keys = _among(where, ("account_id", "idempotency_key"), sorted(wanted.keys))
-        questions.append(RECORDS.select(where, keyed, *keys))
+        questions.append(_keyed(where, wanted.keys))
     capped = database.memory("capped accounts")
     places = {place for spender in wanted.spenders for place in spender.counted(spender.account_id in capped)}
     wanted.counted = sorted(places)
@@ -166,20 +165,27 @@ def _counters(where: Connection | Engine, places: Sequence[tuple[str, str, str]]
     return COUNTERS.select(where, f"{asked} AND {started}", *found, *since)
 
 
+def _keyed(where: Connection | Engine, keys: Collection[tuple[str, str]]) -> Statement:
+    """The records that these keys of these accounts made.
+
+    The index is gone through once for each account that has many keys, and once for each key where accounts have few.
+    """
+    by_account: dict[str, list[str]] = {}
+    for account_id, key in sorted(keys):
+        by_account.setdefault(account_id, []).append(key)
+    # SQLite goes through it so for one account only.
+    if len(by_account) == 1 or (where.dialect.name != "sqlite" and len(keys) >= _MANY_KEYS * len(by_account)):
+        condition = " OR ".join(["account_id IN ? AND idempotency_key IN ?"] * len(by_account))
+        found: list[Sequence[Any]] = [part for one, its in by_account.items() for part in ([one], its)]
+    else:
+        condition, found = _among(where, ("account_id", "idempotency_key"), sorted(keys))
+    return RECORDS.select(where, condition, *found)
+
+
 def _among(
     where: Connection | Engine, names: tuple[str, ...], rows: Sequence[tuple[str, ...]]
 ) -> tuple[str, list[Sequence[Any]]]:
     """The condition that the texts in these columns are together one of the `rows`, and its parameters."""
-    if len(names) == 2:
-        lists: dict[str, list[str]] = {}
-        for first, second in rows:
-            lists.setdefault(first, []).append(second)
-        # Few accounts with many keys each: the index is gone through once for each. SQLite would do so for one only.
-        if len(lists) == 1 or (where.dialect.name != "sqlite" and len(rows) >= _MANY_KEYS * len(lists)):
-            alone = f"{names[0]} IN ? AND {names[1]} IN ?"
-            return f"({' OR '.join([alone] * len(lists))})", [
-                part for one in lists.items() for part in ([one[0]], one[1])
-            ]
     columns = ", ".join(names)
     if where.dialect.name == "sqlite":
         row = ", ".join(f"value ->> {number}" for number in range(len(names)))

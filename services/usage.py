@@ -46,7 +46,7 @@ AHEAD = timedelta(minutes=5)
 _MOST_TOGETHER = {"single": 64, "batch": 500}
 """Events that are decided in one transaction, but for larger batches, which go alone."""
 _PAUSE = 0.004
-"""Seconds. A transaction costs as much as forty records of a batch. On SQLite waiting for the turn does the same."""
+"""Seconds. A transaction alone costs as much as dozens of records. On SQLite waiting for the turn does the same."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -224,6 +224,21 @@ def test_batches_that_cross_neither_block_each_other_nor_count_twice(operator: A
     assert [balance(operator, ref)["available"] for ref in refs] == [7] * 6
 
 
+def test_a_key_that_many_accounts_use_is_each_accounts_own(operator: Api) -> None:
+    """So many that they are looked up account by account."""
+    for ref in ("acme", "other"):
+        open_account(operator, ref, credits=100)
+    keys = [f"k{number}" for number in range(40)]
+    acme, other = ([of(ref, 1, idempotency_key=key) for key in keys] for ref in ("acme", "other"))
+    made = batch(operator, *acme)
+    assert statuses(made) == [201] * 40
+    both = batch(operator, *acme, *other)
+    assert statuses(both) == [200] * 40 + [201] * 40
+    assert [result["record"] for result in both["results"][:40]] == [result["record"] for result in made["results"]]
+    assert statuses(batch(operator, *other, *acme)) == [200] * 80
+    assert [balance(operator, ref)["available"] for ref in ("acme", "other")] == [60, 60]
+
+
 def at_one_moment(app: Flask, calls: Sequence[Callable[[], Answer]]) -> list[Answer]:
     """Their answers; all of them wait for somebody else who writes, until the last one has come."""
     with ThreadPoolExecutor(len(calls)) as pool:

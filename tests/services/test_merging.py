@@ -17,6 +17,7 @@ from services.merging import Merger, side_by_side
 from services.tokens import parse
 from services.usage import UsageRequest
 from tests import factories
+from tests.waiting import until
 
 
 class Work:
@@ -87,6 +88,29 @@ def test_large_calls_leave_less_room_and_the_largest_go_alone() -> None:
         turn.given_back()
         assert [future.result(60) for future in sent] == [80, 80, 2, 180, 2, 1000, 2, 80]
     assert work.groups == [[40, 40, 1], [90, 1], [500], [1, 40]]
+
+
+def test_who_had_to_wait_gives_others_a_pause_to_come() -> None:
+    groups: list[list[int]] = []
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work(items: Sequence[int]) -> Sequence[int]:
+        groups.append(list(items))
+        begun.set()
+        assert go_on.wait(60)
+        return items
+
+    call: Merger[int, int] = Merger(work, isolates=lambda _: False, pause=2)
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(call, 1)
+        assert begun.wait(60)
+        second = pool.submit(call, 2)
+        until(lambda: call._waiting)
+        go_on.set()
+        assert first.result(60) == 1
+        third = pool.submit(call, 3)
+        assert (second.result(60), third.result(60)) == (2, 3)
+    assert groups == [[1], [2, 3]]
 
 
 def test_a_lone_call_is_done_at_once_and_alone() -> None:
